@@ -1,0 +1,1 @@
+"""Artifacts: kinds, storage, manifests and locks. The only room that touches artifact files."""

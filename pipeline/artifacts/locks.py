@@ -1,0 +1,125 @@
+"""A lock per artifact keeps two drivers from doing the same work; correctness never rests on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pipeline.artifacts.store import Store
+
+HEARTBEAT_SECONDS = 10.0
+MISSED_BEATS = 3
+
+
+class Locked(Exception):
+    """Another driver holds the lock."""
+
+    def __init__(self, what: str, holder: dict[str, Any]) -> None:
+        age = time.time() - float(holder.get("heartbeat", 0))
+        super().__init__(
+            f"{what} is being made by process {holder.get('pid')} on {holder.get('host')} "
+            f"(last sign of life {age:.0f} s ago); wait for it, or stop it and run again"
+        )
+
+
+def _process_start(pid: int) -> str:
+    """A value that differs between two processes that had the same number one after the other."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return text.rpartition(")")[2].split()[19]
+
+
+class Lock:
+    """Exclusive use of a path below a root, kept alive by a heartbeat. A context manager.
+
+    Raises on entry:
+        Locked: it is held and its holder still shows signs of life.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        path: str,
+        what: str,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> None:
+        self._store = store
+        self._path = path
+        self._what = what
+        self._every = heartbeat_seconds
+        self._token = uuid.uuid4().hex
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def _contents(self) -> bytes:
+        holder = {
+            "token": self._token,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process_start": _process_start(os.getpid()),
+            "job": os.environ.get("RAY_JOB_ID", ""),
+            "heartbeat": time.time(),
+            "every": self._every,
+        }
+        return json.dumps(holder).encode()
+
+    def _holder(self) -> dict[str, Any] | None:
+        try:
+            holder: dict[str, Any] = self._store.read_json(self._path)
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return {}
+        return holder
+
+    def _is_stale(self, holder: dict[str, Any]) -> bool:
+        if holder.get("host") == socket.gethostname():
+            start = _process_start(int(holder.get("pid", 0)))
+            if start != holder.get("process_start"):
+                return True
+        silent = time.time() - float(holder.get("heartbeat", 0))
+        return silent > MISSED_BEATS * float(holder.get("every", HEARTBEAT_SECONDS))
+
+    def __enter__(self) -> Lock:
+        if not self._store.create(self._path, self._contents()):
+            self._take_over()
+        self._thread = threading.Thread(target=self._beat, name="lock heartbeat", daemon=True)
+        self._thread.start()
+        return self
+
+    def _take_over(self) -> None:
+        holder = self._holder()
+        if holder is not None and not self._is_stale(holder):
+            raise Locked(self._what, holder)
+        self._store.delete(self._path)
+        if not self._store.create(self._path, self._contents()):
+            raise Locked(self._what, self._holder() or {})
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._every):
+            holder = self._holder()
+            if holder is None or holder.get("token") != self._token:
+                return
+            self._store.write_bytes(self._path, self._contents())
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+        holder = self._holder()
+        if holder is not None and holder.get("token") == self._token:
+            self._store.delete(self._path)

@@ -1,0 +1,1 @@
+"""The DAG: the stage contract, the specification, the plan and the runner."""

@@ -1,0 +1,163 @@
+"""Getting a Ray cluster: the one a job or an address names, or an own one on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+import pipeline
+from pipeline.artifacts.cache import CACHE_VARIABLE, cache_folder
+
+PROJECT_ROOT = Path(pipeline.__file__).resolve().parent.parent
+
+# What Ray prints about itself would bury the pipeline's own lines.
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+class HasResources(Protocol):
+    """The resources of a stage, as `pipeline.dag.contract.Resources` spells them."""
+
+    @property
+    def workers(self) -> int | str:
+        """Number of workers, or `auto`."""
+
+    @property
+    def cpus_per_worker(self) -> float:
+        """CPUs per worker."""
+
+    @property
+    def gpus_per_worker(self) -> float | str:
+        """GPUs per worker, or `auto`."""
+
+    @property
+    def max_failures(self) -> int:
+        """Restarts of a training run."""
+
+
+def connect() -> None:
+    """Join the cluster that `RAY_ADDRESS` or the surrounding job names, else start one here.
+
+    Does nothing when this process is connected. Workers find the project on their import path and
+    the node-local cache of this driver's setting.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        return
+    variables = {CACHE_VARIABLE: os.environ[CACHE_VARIABLE]} if CACHE_VARIABLE in os.environ else {}
+    if "RAY_ADDRESS" in os.environ or "RAY_JOB_ID" in os.environ:
+        ray.init(
+            runtime_env={"env_vars": variables} if variables else None,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+        return
+    path = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
+    ray.init(
+        runtime_env={"env_vars": {**variables, "PYTHONPATH": path}},
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+
+
+def quieten(*libraries: str) -> None:
+    """Keep a Ray library's own log lines off the terminal; failures reach us as exceptions."""
+    for library in libraries:
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+
+
+def disconnect() -> None:
+    """Leave the cluster, and end it if this process started it."""
+    import sys
+
+    if "ray" in sys.modules:
+        import ray
+
+        ray.shutdown()
+
+
+def gpus_per_worker(resources: HasResources) -> float:
+    """GPUs to reserve for each worker; `auto` is one where the cluster has any."""
+    import ray
+
+    if isinstance(resources.gpus_per_worker, str):
+        return 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+    return resources.gpus_per_worker
+
+
+def worker_count(resources: HasResources) -> int:
+    """Number of workers; `auto` fills the cluster's GPUs, or its CPUs where it has none.
+
+    Raises:
+        ValueError: the cluster can never hold that many.
+    """
+    import ray
+
+    found: dict[str, Any] = ray.cluster_resources()
+    gpus = gpus_per_worker(resources)
+    room = int(found.get("CPU", 0) // resources.cpus_per_worker)
+    if gpus:
+        room = min(room, int(found.get("GPU", 0) / gpus))
+    if isinstance(resources.workers, str):
+        return max(1, room)
+    return resources.workers
+
+
+def check_shared_root(uri: str) -> None:
+    """Prove that every node of the cluster sees what the driver writes below the root `uri`.
+
+    Raises:
+        RuntimeError: some nodes do not; they are named.
+    """
+    import uuid
+
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from pipeline.artifacts.store import Store
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2:
+        return
+    store, token = Store(uri), uuid.uuid4().hex
+    probe = f"runs/probe-{token}"
+    store.write_bytes(probe, token.encode())
+
+    @ray.remote(num_cpus=0)
+    def sees() -> bool:
+        try:
+            return Store(uri).read_bytes(probe).decode() == token
+        except OSError:
+            return False
+
+    try:
+        answers = [
+            sees.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote()
+            for node in nodes
+        ]
+        blind = [
+            node["NodeManagerAddress"]
+            for node, seen in zip(nodes, ray.get(answers, timeout=120), strict=True)
+            if not seen
+        ]
+    finally:
+        store.delete(probe)
+    if blind:
+        raise RuntimeError(
+            f"the artifact root {uri} is not the same on all nodes: {', '.join(blind)} cannot see "
+            "what the driver writes there; use an object store (s3://, gs://) or a shared mount"
+        )

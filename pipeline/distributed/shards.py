@@ -1,0 +1,119 @@
+"""Shard work on Ray Data: one row per task goes through an actor pool.
+
+A task names its input and output shards; the actor reads, computes and writes them itself and sends
+back only counts, so that the object store carries names and no embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from pipeline.distributed.cluster import (
+    HasResources,
+    connect,
+    gpus_per_worker,
+    quieten,
+    worker_count,
+)
+from pipeline.distributed.tally import CountsProgress, RemoteProgress, counting
+
+T = TypeVar("T")
+Report = dict[str, Any]
+ShardWork = Callable[[T, CountsProgress], Report]
+MAX_ATTEMPTS = 3
+
+
+class ShardFailure(Exception):
+    """Work on a shard failed; finished shards are kept and a new run goes on from there."""
+
+
+def _refuse_endless_retries(what: str, attempt: int) -> None:
+    if attempt > MAX_ATTEMPTS:
+        raise ShardFailure(
+            f"{what} ended its process {MAX_ATTEMPTS} times (out of memory, or killed); "
+            "give the stage fewer workers or a smaller token budget, and run again"
+        )
+
+
+class _PoolActor(Generic[T]):
+    """Runs tasks one after the other with work that is made once (models load here)."""
+
+    def __init__(self, make: Callable[[], ShardWork[T]], tally: Any) -> None:
+        self._work = make()
+        self._tally = tally
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        import ray
+        from ray import cloudpickle
+
+        index = int(batch["index"][0])
+        _refuse_endless_retries(f"task {index}", ray.get(self._tally.begin.remote(index)))
+        progress = RemoteProgress(self._tally)
+        try:
+            report = self._work(cloudpickle.loads(batch["task"][0]), progress)
+        except Exception as error:
+            ray.get(self._tally.fail.remote(f"{type(error).__name__}: {error}"))
+            raise
+        progress.flush()
+        return {"index": [index], "report": [cloudpickle.dumps(report)]}
+
+
+def run_shards(
+    make: Callable[[], ShardWork[T]],
+    tasks: Sequence[T],
+    resources: HasResources,
+    progress: CountsProgress,
+) -> list[Report]:
+    """Do all `tasks`, in any order and place; their reports in the order of the tasks.
+
+    Args:
+        make: makes the work, once per worker; sent to the workers, so it carries paths, not data.
+        tasks: small picklable descriptions. Doing one twice must give the same files.
+        resources: `workers: 0` does them here, one after the other, without Ray.
+
+    Raises:
+        ShardFailure: a task failed in a worker; the message carries its error.
+    """
+    if not tasks:
+        return []
+    if resources.workers == 0:
+        work = make()
+        return [work(task, progress) for task in tasks]
+    connect()
+    return _run_on_ray(make, tasks, resources, progress)
+
+
+def _run_on_ray(
+    make: Callable[[], ShardWork[T]],
+    tasks: Sequence[T],
+    resources: HasResources,
+    progress: CountsProgress,
+) -> list[Report]:
+    import ray
+    from ray import cloudpickle
+
+    rows = [{"index": i, "task": cloudpickle.dumps(task)} for i, task in enumerate(tasks)]
+    gpus = gpus_per_worker(resources)
+    pool = ray.data.ActorPoolStrategy(
+        size=min(worker_count(resources), len(tasks)), max_tasks_in_flight_per_actor=2
+    )
+    quieten("ray.data")
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    with counting(progress) as tally:
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            _PoolActor,
+            batch_size=1,
+            batch_format="numpy",
+            num_cpus=resources.cpus_per_worker,
+            num_gpus=gpus or None,
+            compute=pool,
+            fn_constructor_kwargs={"make": make, "tally": tally},
+        )
+        try:
+            done = dataset.take_all()
+        except ray.exceptions.RayTaskError as error:
+            failures = ray.get(tally.failures.remote())
+            raise ShardFailure("; ".join(failures) or str(error)) from error
+    done.sort(key=lambda row: row["index"])
+    return [cloudpickle.loads(row["report"]) for row in done]

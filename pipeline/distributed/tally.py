@@ -1,0 +1,128 @@
+"""One small actor that counts for the driver what its workers have done."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+POLL_SECONDS = 0.5
+
+
+class CountsProgress(Protocol):
+    """What a live progress line takes, as `pipeline.dag.contract.Progress` spells it."""
+
+    def start(self, what: str, total: int | None, unit: str = "rows") -> None:
+        """Begin a line."""
+
+    def advance(self, amount: int) -> None:
+        """Count rows."""
+
+    def note(self, text: str) -> None:
+        """Show a line of text."""
+
+
+class Tally:
+    """Rows done, attempts per task, lines to show, failures; lives in an actor of its own."""
+
+    def __init__(self) -> None:
+        self._events: list[tuple[str, Any]] = []
+        self._attempts: dict[int, int] = {}
+        self._failures: list[str] = []
+
+    def begin(self, task: int) -> int:
+        """Count an attempt at `task`; how many there were, this one included."""
+        self._attempts[task] = self._attempts.get(task, 0) + 1
+        return self._attempts[task]
+
+    def record(self, event: str, value: Any) -> None:
+        """Keep an event for the driver."""
+        if event == "advance" and self._events and self._events[-1][0] == "advance":
+            value += self._events.pop()[1]
+        self._events.append((event, value))
+
+    def fail(self, what: str) -> None:
+        """Keep what went wrong in user code, which Ray's own exceptions may not carry."""
+        self._failures.append(what)
+
+    def failures(self) -> list[str]:
+        """What went wrong so far."""
+        return self._failures
+
+    def drain(self) -> list[tuple[str, Any]]:
+        """The events since the last call."""
+        events, self._events = self._events, []
+        return events
+
+
+class RemoteProgress:
+    """A worker's end of a driver's progress line: calls go to the tally, a few times a second."""
+
+    def __init__(self, tally: Any) -> None:
+        self._tally = tally
+        self._pending = 0
+        self._sent = time.monotonic()
+
+    def start(self, what: str, total: int | None, unit: str = "rows") -> None:
+        """Begin a line at the driver."""
+        self._tally.record.remote("start", (what, total, unit))
+
+    def advance(self, amount: int) -> None:
+        """Count rows."""
+        self._pending += amount
+        if time.monotonic() - self._sent > POLL_SECONDS / 2:
+            self.flush()
+
+    def note(self, text: str) -> None:
+        """Show a line of text at the driver."""
+        self._tally.record.remote("note", text)
+
+    def flush(self) -> None:
+        """Send what is counted and not yet sent."""
+        if self._pending:
+            self._tally.record.remote("advance", self._pending)
+        self._pending = 0
+        self._sent = time.monotonic()
+
+
+def _forward(tally: Any, progress: CountsProgress) -> None:
+    import ray
+
+    for event, value in ray.get(tally.drain.remote(), timeout=60):
+        if event == "start":
+            progress.start(*value)
+        elif event == "advance":
+            progress.advance(value)
+        else:
+            progress.note(value)
+
+
+@contextmanager
+def counting(progress: CountsProgress) -> Iterator[Any]:
+    """A tally actor whose events reach `progress` while the block runs."""
+    import ray
+
+    tally = ray.remote(num_cpus=0, max_restarts=3, max_task_retries=3)(Tally).remote()
+    stop = threading.Event()
+
+    def poll() -> None:
+        while not stop.wait(POLL_SECONDS):
+            try:
+                _forward(tally, progress)
+            except Exception:  # A lost tally costs a progress line, not the stage.
+                return
+
+    thread = threading.Thread(target=poll, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield tally
+    finally:
+        stop.set()
+        thread.join()
+        try:
+            _forward(tally, progress)
+            ray.kill(tally)
+        except ray.exceptions.RayError:
+            pass

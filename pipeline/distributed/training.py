@@ -1,0 +1,155 @@
+"""Launching a training loop: in this process, or on N ranks under Ray Train."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pipeline.artifacts.store import Store
+from pipeline.distributed.cluster import (
+    HasResources,
+    connect,
+    gpus_per_worker,
+    quieten,
+    worker_count,
+)
+from pipeline.distributed.tally import CountsProgress, RemoteProgress, counting
+
+if TYPE_CHECKING:
+    from pipeline.training.world import World
+
+R = TypeVar("R")
+Loop = Callable[["World", CountsProgress], R]
+
+
+class TrainingFailure(Exception):
+    """Training stopped; a new run goes on from the last checkpoint."""
+
+
+def launch(
+    loop: Loop[R],
+    resources: HasResources,
+    store: Store,
+    name: str,
+    progress: CountsProgress,
+) -> R:
+    """Run `loop(world, progress)` on every rank; what rank 0 returns.
+
+    The loop keeps its own checkpoints, and begins by looking for the last one: a rank that dies
+    makes Ray Train restart the whole group, `resources.max_failures` times.
+
+    Args:
+        loop: picklable; its return value on rank 0 is small.
+        resources: `workers: 0` runs one rank in this process without Ray.
+        store: where Ray Train may keep its own records, on storage that all nodes see.
+        name: of the run, for Ray's records.
+
+    Raises:
+        TrainingFailure: the loop failed in a worker; the message carries its error.
+    """
+    from pipeline.models.device import choose_device
+    from pipeline.training.world import World
+
+    if resources.workers == 0:
+        return loop(World.single(choose_device()), progress)
+    connect()
+    return _launch_on_ray(loop, resources, store, name, progress)
+
+
+def _rank_loop(config: dict[str, Any]) -> Any:
+    """What every rank runs."""
+    import ray
+    import torch
+    from ray import train
+    from ray.train.torch import get_device
+
+    from pipeline.training.world import World
+
+    loop, tally = config["loop"], config["tally"]
+    if not config["use_gpu"]:
+        torch.set_num_threads(max(1, int(config["cpus"])))
+    progress = RemoteProgress(tally) if train.get_context().get_world_rank() == 0 else _Silent()
+    try:
+        result = loop(World.of_process_group(get_device()), progress)
+    except Exception as error:
+        ray.get(tally.fail.remote(f"{type(error).__name__}: {error}"))
+        raise
+    if isinstance(progress, RemoteProgress):
+        progress.flush()
+    return result
+
+
+class _Silent:
+    """The progress of ranks other than the first."""
+
+    def start(self, what: str, total: int | None, unit: str = "rows") -> None:
+        """Say nothing."""
+
+    def advance(self, amount: int) -> None:
+        """Count nothing."""
+
+    def note(self, text: str) -> None:
+        """Show nothing."""
+
+
+def _launch_on_ray(
+    loop: Loop[R],
+    resources: HasResources,
+    store: Store,
+    name: str,
+    progress: CountsProgress,
+) -> R:
+    import ray
+    from ray import train
+    from ray.train.torch import TorchTrainer
+
+    quieten("ray.train")
+    gpus = gpus_per_worker(resources)
+    per_worker = {"CPU": resources.cpus_per_worker, **({"GPU": gpus} if gpus else {})}
+    # A name of its own for each attempt: Ray Train silently resumes a run whose name it knows, and
+    # the loop's own checkpoints already decide where to go on.
+    record = f"{name}-{uuid.uuid4().hex[:8]}"
+    directory = f"runs/ray-train/{record}"
+    with counting(progress) as tally:
+        trainer = TorchTrainer(
+            _rank_loop,
+            train_loop_config={
+                "loop": loop,
+                "tally": tally,
+                "use_gpu": bool(gpus),
+                "cpus": resources.cpus_per_worker,
+            },
+            scaling_config=train.ScalingConfig(
+                num_workers=worker_count(resources),
+                use_gpu=bool(gpus),
+                resources_per_worker=per_worker,
+            ),
+            run_config=train.RunConfig(
+                name=record,
+                failure_config=train.FailureConfig(max_failures=resources.max_failures),
+                logging_config=train.LoggingConfig(log_level="CRITICAL"),
+                **_storage(store),
+            ),
+        )
+        try:
+            result = trainer.fit()
+        except Exception as error:
+            failures = ray.get(tally.failures.remote())
+            raise TrainingFailure("; ".join(dict.fromkeys(failures)) or str(error)) from error
+    store.delete(directory)
+    value: R = result.return_value
+    return value
+
+
+def _storage(store: Store) -> dict[str, Any]:
+    if store.is_local:
+        return {"storage_path": str(store.local("runs/ray-train"))}
+    import fsspec
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    filesystem, path = fsspec.core.url_to_fs(store.full("runs/ray-train"))
+    return {
+        "storage_path": path,
+        "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem)),
+    }
