@@ -91,6 +91,7 @@ class Outcome:
 
     Every row that came in is either counted in `rows_out` or in `dropped` under its reason, where
     the stage maps rows to rows; `counts` holds other numbers worth a line (lists filled, ties cut).
+    `report` is a text that every run shows at its end, also where the stage was cached.
     """
 
     rows_in: int
@@ -101,6 +102,7 @@ class Outcome:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     device: str = "cpu"
+    report: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Ray: shard pools on Ray Data, the Ray Train launcher, node checks. The only room that imports it."""
+"""Shard pools on Ray Data, training on Ray Train, node checks: the only room that imports Ray."""

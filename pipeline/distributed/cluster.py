@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pipeline
-from pipeline.artifacts.cache import CACHE_VARIABLE, cache_folder
+from pipeline.artifacts.cache import CACHE_VARIABLE
 
 PROJECT_ROOT = Path(pipeline.__file__).resolve().parent.parent
 

@@ -71,6 +71,7 @@ def run_shards(
         make: makes the work, once per worker; sent to the workers, so it carries paths, not data.
         tasks: small picklable descriptions. Doing one twice must give the same files.
         resources: `workers: 0` does them here, one after the other, without Ray.
+        progress: counts the rows that the work says it has done.
 
     Raises:
         ShardFailure: a task failed in a worker; the message carries its error.

@@ -44,6 +44,7 @@ def launch(
         resources: `workers: 0` runs one rank in this process without Ray.
         store: where Ray Train may keep its own records, on storage that all nodes see.
         name: of the run, for Ray's records.
+        progress: shows what rank 0 reports.
 
     Raises:
         TrainingFailure: the loop failed in a worker; the message carries its error.

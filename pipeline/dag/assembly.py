@@ -1,0 +1,258 @@
+"""From files and `--set` options to one tree of nodes: `extends`, dotted paths, unrolled groups.
+
+A recipe that `extends` another file is merged into it by stage name: inputs and resources entry by
+entry, parameters deeply, anything else replaced; a stage or an input set to null is removed. A
+stage whose `uses` changes starts afresh: the old type's parameters mean nothing to the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from pipeline.dag.repeat import unroll
+from pipeline.dag.yaml_nodes import (
+    Mapping,
+    Node,
+    Position,
+    Problem,
+    Scalar,
+    SpecificationError,
+    kind_of,
+    nearest,
+    parse,
+)
+from pipeline.dag.yaml_nodes import Sequence as ListNode
+
+TOP_KEYS = ("name", "root", "seed", "extends", "repeat", "stages")
+STAGE_KEYS = ("uses", "inputs", "params", "resources")
+
+
+def assemble(
+    file: Path, settings: Sequence[str], problems: list[Problem]
+) -> tuple[Mapping, dict[str, int]]:
+    """One tree without `extends` and `repeat`, and the seeds of stages unrolled over seeds.
+
+    Args:
+        file: the pipeline file.
+        settings: `path=value` options, applied in order; `stages.…` paths after unrolling, so that
+            they can name unrolled stages.
+        problems: mistakes that left a tree are appended here.
+
+    Raises:
+        SpecificationError: a file cannot be read, is no YAML, or extends itself.
+    """
+    tree = load(file, problems)
+    parsed = [setting for text in settings if (setting := _parse_setting(text, problems))]
+    for path, node in parsed:
+        if path[0] != "stages":
+            tree = _set(tree, path, node, problems)
+    tree, seeds = unroll(tree, merge_stages, problems)
+    for path, node in parsed:
+        if path[0] == "stages":
+            tree = _set_stage(tree, path, node, problems)
+    return tree, seeds
+
+
+# Files ------------------------------------------------------------------------------------------
+
+
+def load(
+    file: Path,
+    problems: list[Problem],
+    above: tuple[Path, ...] = (),
+    at: Position | None = None,
+) -> Mapping:
+    """The tree of `file`, merged into the file that it extends."""
+    shown = at or Position(str(file))
+    if file.resolve() in above:
+        chain = " → ".join(path.name for path in (*above, file))
+        raise SpecificationError([Problem(shown, f"files extend each other: {chain}")])
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise SpecificationError([Problem(shown, f"cannot read {file}: {reason}")]) from None
+    tree, found = parse(text, str(file))
+    problems += found
+    if not isinstance(tree, Mapping):
+        message = f"a pipeline is a mapping with {', '.join(TOP_KEYS)}, not {kind_of(tree)}"
+        raise SpecificationError([Problem(tree.position, message)])
+    extends = tree.entries.get("extends")
+    if extends is None:
+        return tree
+    if not isinstance(extends, Scalar) or not isinstance(extends.value, str):
+        problems.append(Problem(extends.position, "extends: one file name"))
+        return tree
+    base = load(
+        file.parent / extends.value, problems, (*above, file.resolve()), at=extends.position
+    )
+    return _merge_pipelines(base, tree, problems)
+
+
+def _put(base: Mapping, key: str, node: Node, at: Position) -> Mapping:
+    return Mapping({**base.entries, key: node}, base.position, {**base.keys, key: at})
+
+
+def _drop(base: Mapping, key: str) -> Mapping:
+    entries = {name: node for name, node in base.entries.items() if name != key}
+    return Mapping(entries, base.position, base.keys)
+
+
+def _is_null(node: Node | None) -> bool:
+    return isinstance(node, Scalar) and node.value is None
+
+
+def _merge_pipelines(base: Mapping, over: Mapping, problems: list[Problem]) -> Mapping:
+    # The name is the recipe's own: two pipelines of one name would share their references.
+    merged = _drop(_drop(base, "name"), "extends")
+    for key, at, node in over:
+        old = merged.entries.get(key)
+        if key == "extends":
+            continue
+        if isinstance(old, Mapping) and isinstance(node, Mapping):
+            if key == "stages":
+                node = merge_stages(old, node, problems)
+            elif key == "repeat":
+                node = _merge_groups(old, node, problems)
+        elif key == "repeat" and _is_null(node):
+            merged = _drop(merged, key)
+            continue
+        merged = _put(merged, key, node, at)
+    return merged
+
+
+def _merge_groups(base: Mapping, over: Mapping, problems: list[Problem]) -> Mapping:
+    for key, at, node in over:
+        old = base.entries.get(key)
+        if isinstance(old, Mapping) and isinstance(node, Mapping):
+            node = merge_stages(old, node, problems)
+        base = _drop(base, key) if _is_null(node) else _put(base, key, node, at)
+    return base
+
+
+def merge_stages(base: Mapping, over: Mapping, problems: list[Problem]) -> Mapping:
+    """`base` with the stages of `over` merged in by name; null removes."""
+    for name, at, node in over:
+        old = base.entries.get(name)
+        if _is_null(node):
+            if old is None:
+                hint = nearest(name, base.entries)
+                problems.append(Problem(at, f"no stage '{name}' to remove{hint}"))
+            base = _drop(base, name)
+        elif isinstance(old, Mapping) and isinstance(node, Mapping):
+            base = _put(base, name, _merge_stage(old, node), base.key_position(name))
+        else:
+            base = _put(base, name, node, at)
+    return base
+
+
+def _merge_stage(base: Mapping, over: Mapping) -> Mapping:
+    uses, old_uses = over.entries.get("uses"), base.entries.get("uses")
+    if uses and old_uses and uses.plain() != old_uses.plain():
+        return over
+    for key, at, node in over:
+        old = base.entries.get(key)
+        if isinstance(old, Mapping) and isinstance(node, Mapping):
+            node = _merge_deeply(old, node) if key == "params" else _merge_entries(old, node)
+        base = _put(base, key, node, at)
+    return base
+
+
+def _merge_entries(base: Mapping, over: Mapping) -> Mapping:
+    for key, at, node in over:
+        base = _drop(base, key) if _is_null(node) else _put(base, key, node, at)
+    return base
+
+
+def _merge_deeply(base: Mapping, over: Mapping) -> Mapping:
+    for key, at, node in over:
+        old = base.entries.get(key)
+        if isinstance(old, Mapping) and isinstance(node, Mapping):
+            node = _merge_deeply(old, node)
+        base = _put(base, key, node, at)
+    return base
+
+
+# Options ----------------------------------------------------------------------------------------
+
+
+def _parse_setting(text: str, problems: list[Problem]) -> tuple[list[str], Node] | None:
+    at = Position(f"--set {text}")
+    path, equals, value = text.partition("=")
+    parts = path.strip().split(".")
+    if not equals or not all(parts):
+        problems.append(Problem(at, "write --set path.to.value=VALUE"))
+        return None
+    if parts[0] not in TOP_KEYS or parts[0] == "extends":
+        hint = nearest(parts[0], set(TOP_KEYS) - {"extends"})
+        problems.append(Problem(at, f"nothing called '{parts[0]}' can be set{hint}"))
+        return None
+    try:
+        node, found = parse(value, at.source, at)
+    except SpecificationError as error:
+        problems += error.problems
+        return None
+    problems += found
+    return parts, node
+
+
+def _set(tree: Mapping, path: Sequence[str], node: Node, problems: list[Problem]) -> Mapping:
+    """`tree` with the value at `path` replaced; missing mappings on the way are made."""
+    key, rest = path[0], path[1:]
+    if not rest:
+        return _put(tree, key, node, node.position)
+    child = tree.entries.get(key) or Mapping({}, node.position)
+    if _is_null(child):
+        child = Mapping({}, node.position)
+    replaced = _set_below(child, rest, node, problems)
+    return tree if replaced is None else _put(tree, key, replaced, tree.key_position(key))
+
+
+def _set_below(
+    child: Node, rest: Sequence[str], node: Node, problems: list[Problem]
+) -> Node | None:
+    if isinstance(child, Mapping):
+        return _set(child, rest, node, problems)
+    if isinstance(child, ListNode):
+        indices = [str(index) for index in range(len(child.items))]
+        if rest[0] not in indices:
+            message = f"the list has no item '{rest[0]}'{nearest(rest[0], indices)}"
+            problems.append(Problem(node.position, message))
+            return None
+        items = list(child.items)
+        chosen = int(rest[0])
+        below = _set_below(items[chosen], rest[1:], node, problems) if rest[1:] else node
+        if below is None:
+            return None
+        items[chosen] = below
+        return ListNode(tuple(items), child.position)
+    message = f"'{rest[0]}' cannot be set below {kind_of(child)}"
+    problems.append(Problem(node.position, message))
+    return None
+
+
+def _set_stage(tree: Mapping, path: Sequence[str], node: Node, problems: list[Problem]) -> Mapping:
+    """Set below `stages`; the stage's name may be a pattern such as `*`."""
+    stages = tree.entries.get("stages")
+    if not isinstance(stages, Mapping):
+        return tree
+    if len(path) < 2:
+        problems.append(Problem(node.position, "name a stage: --set stages.NAME.params.…=VALUE"))
+        return tree
+    names = [name for name in stages.entries if fnmatchcase(name, path[1])]
+    if not names:
+        message = f"no stage is called '{path[1]}'{nearest(path[1], stages.entries)}"
+        problems.append(Problem(node.position, message))
+        return tree
+    if len(path) > 2 and path[2] not in STAGE_KEYS:
+        message = f"a stage has no '{path[2]}'{nearest(path[2], STAGE_KEYS)}"
+        problems.append(Problem(node.position, message))
+        return tree
+    for name in names:
+        if len(path) == 2 and _is_null(node):
+            stages = _drop(stages, name)
+        else:
+            stages = _set(stages, [name, *path[2:]], node, problems)
+    return _put(tree, "stages", stages, tree.key_position("stages"))

@@ -1,0 +1,198 @@
+"""`repeat`: a group of stages written once and unrolled over rounds, over seeds, or over both.
+
+```yaml
+repeat:                                # one group, or a list of groups
+  rounds: 3                            # {round} is 1 … 3, {previous} is 0 … 2
+  seeds: [13, 14]                      # {seed}; the group's stages draw from this seed
+  stages:
+    lists_{round}: {uses: denoise, inputs: {candidates: "mined_{previous}"}}
+  first:                               # what differs in round 1, merged like a recipe
+    lists_{round}: {inputs: {candidates: bm25}}
+```
+
+Placeholders stand in stage names, in inputs and in string parameters; a parameter that is
+nothing but a placeholder becomes its number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import product
+
+from pipeline.dag.yaml_nodes import (
+    Mapping,
+    Node,
+    Position,
+    Problem,
+    Scalar,
+    Sequence,
+    kind_of,
+    nearest,
+)
+
+GROUP_KEYS = ("rounds", "seeds", "stages", "first")
+PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+MergeStages = Callable[[Mapping, Mapping, list[Problem]], Mapping]
+
+
+@dataclass(frozen=True)
+class Group:
+    """One checked group: the values that its placeholders take, and its stages."""
+
+    rounds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    stages: Mapping
+    first: Mapping | None
+
+    def bindings(self) -> list[dict[str, int]]:
+        """The placeholders' values, one dict for each copy of the group."""
+        found = []
+        for seed, number in product(self.seeds or (None,), self.rounds or (None,)):
+            values = {}
+            if seed is not None:
+                values["seed"] = seed
+            if number is not None:
+                values |= {"round": number, "previous": number - 1}
+            found.append(values)
+        return found
+
+
+def unroll(
+    tree: Mapping, merge: MergeStages, problems: list[Problem]
+) -> tuple[Mapping, dict[str, int]]:
+    """`tree` with the groups of `repeat` written out as stages, and the seeds of those stages."""
+    repeat = tree.entries.get("repeat")
+    if repeat is None:
+        return tree, {}
+    stages = tree.entries.get("stages")
+    if not isinstance(stages, Mapping):
+        stages = Mapping({}, repeat.position)
+    entries, keys = dict(stages.entries), dict(stages.keys)
+    seeds: dict[str, int] = {}
+    for node in repeat.items if isinstance(repeat, Sequence) else (repeat,):
+        group = _checked(node, problems)
+        if group is None:
+            continue
+        for values in group.bindings():
+            body = group.stages
+            if group.first is not None and values.get("round") == 1:
+                body = merge(body, group.first, problems)
+            for written, at, stage in body:
+                name = _named(written, values, at, problems)
+                if name in entries:
+                    message = f"stage '{name}' exists already"
+                    if name == written:
+                        wanted = " and ".join(f"{{{key}}}" for key in values if key != "previous")
+                        message = f"stage '{name}' is repeated: put {wanted} into its name"
+                    problems.append(Problem(at, message))
+                    continue
+                entries[name], keys[name] = _filled_stage(stage, values, problems), at
+                if "seed" in values:
+                    seeds[name] = values["seed"]
+    without = {key: node for key, node in tree.entries.items() if key != "repeat"}
+    without["stages"] = Mapping(entries, stages.position, keys)
+    return Mapping(without, tree.position, tree.keys), seeds
+
+
+def _checked(node: Node, problems: list[Problem]) -> Group | None:
+    before = len(problems)
+    if not isinstance(node, Mapping):
+        message = f"a group is a mapping with {', '.join(GROUP_KEYS)}, not {kind_of(node)}"
+        problems.append(Problem(node.position, message))
+        return None
+    for key, at, _ in node:
+        if key not in GROUP_KEYS:
+            message = f"unknown key '{key}' in repeat{nearest(key, GROUP_KEYS)}"
+            problems.append(Problem(at, message))
+    rounds = _rounds(node.entries.get("rounds"), problems)
+    seeds = _seeds(node.entries.get("seeds"), problems)
+    stages, first = node.entries.get("stages"), node.entries.get("first")
+    if "rounds" not in node.entries and "seeds" not in node.entries:
+        problems.append(Problem(node.position, "repeat needs `rounds: n` or `seeds: [..]`"))
+    if not isinstance(stages, Mapping):
+        at = stages.position if stages else node.position
+        problems.append(Problem(at, "repeat needs `stages`, a mapping of stages"))
+        return None
+    if first is not None and (not isinstance(first, Mapping) or "rounds" not in node.entries):
+        message = "`first` is a mapping of stages that differ in round 1 of `rounds`"
+        problems.append(Problem(first.position, message))
+        return None
+    if len(problems) > before:
+        return None
+    return Group(rounds, seeds, stages, first)
+
+
+def _rounds(node: Node | None, problems: list[Problem]) -> tuple[int, ...]:
+    if node is None:
+        return ()
+    value = node.plain()
+    if type(value) is not int or value < 1:
+        problems.append(Problem(node.position, f"rounds is a number from 1, not {value!r}"))
+        return ()
+    return tuple(range(1, value + 1))
+
+
+def _seeds(node: Node | None, problems: list[Problem]) -> tuple[int, ...]:
+    if node is None:
+        return ()
+    values = node.plain()
+    right = isinstance(values, list) and values and all(type(value) is int for value in values)
+    if not right or len(set(values)) < len(values):
+        problems.append(
+            Problem(node.position, f"seeds is a list of different numbers, not {values!r}")
+        )
+        return ()
+    return tuple(values)
+
+
+def _filled(text: str, values: dict[str, int]) -> str:
+    return PLACEHOLDER.sub(lambda hit: str(values.get(hit[1], hit[0])), text)
+
+
+def _named(text: str, values: dict[str, int], at: Position, problems: list[Problem]) -> str:
+    """A stage name with its placeholders filled; others are mistakes here."""
+    for hit in PLACEHOLDER.finditer(text):
+        if hit[1] not in values:
+            message = f"unknown placeholder '{hit[0]}'{nearest(hit[1], values)}"
+            problems.append(Problem(at, message))
+    return _filled(text, values)
+
+
+def _filled_stage(stage: Node, values: dict[str, int], problems: list[Problem]) -> Node:
+    if not isinstance(stage, Mapping):
+        return stage
+    entries = dict(stage.entries)
+    if "inputs" in entries:
+        entries["inputs"] = _filled_names(entries["inputs"], values, problems)
+    if "params" in entries:
+        entries["params"] = _filled_values(entries["params"], values)
+    return replace(stage, entries=entries)
+
+
+def _filled_names(node: Node, values: dict[str, int], problems: list[Problem]) -> Node:
+    if isinstance(node, Scalar):
+        if not isinstance(node.value, str):
+            return node
+        return replace(node, value=_named(node.value, values, node.position, problems))
+    if isinstance(node, Sequence):
+        return replace(node, items=tuple(_filled_names(i, values, problems) for i in node.items))
+    return replace(
+        node, entries={k: _filled_names(v, values, problems) for k, v in node.entries.items()}
+    )
+
+
+def _filled_values(node: Node, values: dict[str, int]) -> Node:
+    """Parameters with placeholders filled; other braces are the parameter's own."""
+    if isinstance(node, Scalar):
+        if not isinstance(node.value, str):
+            return node
+        whole = PLACEHOLDER.fullmatch(node.value)
+        if whole and whole[1] in values:
+            return replace(node, value=values[whole[1]])
+        return replace(node, value=_filled(node.value, values))
+    if isinstance(node, Sequence):
+        return replace(node, items=tuple(_filled_values(item, values) for item in node.items))
+    return replace(node, entries={k: _filled_values(v, values) for k, v in node.entries.items()})

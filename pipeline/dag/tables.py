@@ -1,0 +1,55 @@
+"""Lines and tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.dag.progress import duration
+
+
+def aligned(rows: Sequence[Sequence[str]], header: Sequence[str]) -> list[str]:
+    """Columns padded to one width; columns whose every cell is a number go to the right."""
+    columns = list(zip(header, *rows, strict=True))
+    widths = [max(len(cell) for cell in column) for column in columns]
+    right = [all(_is_number(cell) for cell in column[1:]) for column in columns]
+    return [
+        "  ".join(
+            cell.rjust(width) if numeric else cell.ljust(width)
+            for cell, width, numeric in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in [header, *rows]
+    ]
+
+
+def _is_number(cell: str) -> bool:
+    return not cell or cell.split(" ")[0].replace(",", "").replace(".", "").isdigit()
+
+
+def outcome_lines(name: str, outcome: Mapping[str, Any], seconds: float) -> list[str]:
+    """What a stage did to its rows: one line, and one for each warning."""
+    unit = outcome["unit"]
+    parts = [f"{outcome['rows_in']:,} {unit} in", f"{outcome['rows_out']:,} out"]
+    dropped = outcome["dropped"]
+    if dropped:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
+        parts.append(f"{sum(dropped.values()):,} dropped ({reasons})")
+    parts += [f"{what} {number(value)}" for what, value in outcome["counts"].items()]
+    lines = [f"{name}: done in {duration(seconds)}: {', '.join(parts)}"]
+    return lines + [f"{name}: warning: {text}" for text in outcome["warnings"]]
+
+
+def number(value: float) -> str:
+    """Whole numbers with thousands marks, others with four digits."""
+    if isinstance(value, int) or float(value).is_integer():
+        return f"{int(value):,}"
+    return f"{value:.4g}"
+
+
+def size(count: float) -> str:
+    """Bytes as `12 kB`, `3.4 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

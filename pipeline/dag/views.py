@@ -1,0 +1,131 @@
+"""What the verbs show of a plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.artifacts.store import Store
+from pipeline.dag.keys import differences
+from pipeline.dag.layout import RUNS
+from pipeline.dag.locking import is_locked
+from pipeline.dag.plan import Plan, PlannedStage, State, shown
+from pipeline.dag.progress import duration
+from pipeline.dag.runner import RunResult
+from pipeline.dag.specification import Pipeline
+from pipeline.dag.tables import aligned
+
+
+def plan_lines(plan: Plan, chosen: set[str]) -> list[str]:
+    """Every stage: its state, and why."""
+    rows = [
+        [
+            planned.name,
+            planned.stage.type.name,
+            str(planned.state) if planned.name in chosen else f"{planned.state} (not chosen)",
+            planned.reason,
+        ]
+        for planned in plan.stages
+    ]
+    counts = [
+        f"{sum(p.state is state for p in plan.stages if p.name in chosen)} {state}"
+        for state in State
+    ]
+    return [*aligned(rows, ["stage", "type", "state", "why"]), ", ".join(counts)]
+
+
+def status_lines(plan: Plan, store: Store) -> list[str]:
+    """Every stage: where its result stands, what is in it, when and how long it was made."""
+    rows = []
+    last = _last_run(plan.pipeline.name, store)
+    failed = {s["name"]: s["error"] for s in last.get("stages", []) if s["status"] == "failed"}
+    for planned in plan.stages:
+        state = "fresh" if planned.state is State.CACHED else str(planned.state)
+        if planned.state is State.TO_RUN and planned.reference:
+            state = "stale"
+        if planned.state is not State.CACHED and planned.name in failed:
+            state = "failed"
+        if planned.key and is_locked(store, planned.directory):
+            state = "running"
+        rows.append([planned.name, state, *_made(planned), failed.get(planned.name, "")])
+    lines = aligned(rows, ["stage", "state", "rows", "time", "made", "error"])
+    if last:
+        ended = f"exit code {last['exit_code']}" if "exit_code" in last else "not ended"
+        lines.append(f"last run {last['run']}, started {last['started']}: {ended}")
+    return lines
+
+
+def _made(planned: PlannedStage) -> list[str]:
+    if planned.manifest is None:
+        return ["", "", ""]
+    outcome, run = planned.manifest.outcome, planned.manifest.run
+    rows = f"{outcome['rows_out']:,} {outcome['unit']}"
+    return [rows, duration(run["seconds"]), run["started"]]
+
+
+def _last_run(pipeline: str, store: Store) -> dict[str, Any]:
+    for run in reversed(store.list(RUNS)):
+        plan = store.read_json_if_any(f"{RUNS}/{run}/plan.json")
+        if plan and plan["pipeline"] == pipeline:
+            result = store.read_json_if_any(f"{RUNS}/{run}/result.json") or {}
+            return {"run": run, "started": plan["started"], **result}
+    return {}
+
+
+def why_lines(plan: Plan, name: str) -> list[str]:
+    """What differs from the last result of a stage, field by field."""
+    planned = plan[name]
+    lines = [f"{name} ({planned.stage.type.name}): {planned.state}"]
+    if planned.reason:
+        lines[0] += f": {planned.reason}"
+    if planned.key:
+        lines.append(f"key {planned.key}")
+    if planned.reference is None or not planned.key:
+        return [*lines, "there is no earlier result of this stage to compare with"]
+    lines.append(f"last {planned.reference['key']} ({planned.reference['written']})")
+    changed = differences(planned.reference["key_inputs"], planned.key_inputs)
+    if not changed:
+        return [*lines, "nothing differs"]
+    rows = []
+    for path, old, new in changed:
+        given = planned.stage.inputs.get(path.partition(".")[2], ())
+        hint = f"see: why {', why '.join(given)}" if path.startswith("inputs.") and given else ""
+        rows.append([path, shown(old), shown(new), hint])
+    return [*lines, *aligned(rows, ["field", "last", "now", ""])]
+
+
+def graph_lines(pipeline: Pipeline) -> list[str]:
+    """The graph as text: each stage with what goes in and what comes out."""
+    rows = []
+    for stage in pipeline.stages:
+        given = ", ".join(f"{name}={'+'.join(names)}" for name, names in stage.inputs.items())
+        rows.append([stage.name, stage.type.name, given, stage.type.output.name])
+    return aligned(rows, ["stage", "type", "inputs", "makes"])
+
+
+def mermaid_lines(pipeline: Pipeline) -> list[str]:
+    """The graph as a Mermaid flowchart."""
+    lines = ["flowchart TD"]
+    # `end` and other words of Mermaid's grammar cannot be node names.
+    ids = {name: f"s{index}" for index, name in enumerate(pipeline.names)}
+    lines += [f'  {ids[s.name]}["{s.name}<br/>{s.type.name}"]' for s in pipeline.stages]
+    for stage in pipeline.stages:
+        for parent in stage.parents:
+            kind = pipeline[parent].type.output.name
+            lines.append(f"  {ids[parent]} -->|{kind}| {ids[stage.name]}")
+    return lines
+
+
+def run_lines(result: RunResult) -> list[str]:
+    """What a run ends with: the stages' reports, the table of stages, the exit code."""
+    rows = []
+    for stage in result.stages:
+        outcome = stage.outcome
+        row_in = f"{outcome['rows_in']:,}" if outcome else ""
+        row_out = f"{outcome['rows_out']:,}" if outcome else ""
+        dropped = f"{sum(outcome['dropped'].values()):,}" if outcome else ""
+        seconds = "" if stage.status == "cached" else duration(stage.seconds)
+        rows.append([stage.name, stage.status, row_in, row_out, dropped, seconds, stage.error])
+    header = ["stage", "result", "in", "out", "dropped", "time", "error"]
+    total = f"run {result.run}: exit code {result.exit_code} after {duration(result.seconds)}"
+    reports = [f"{text}\n" for stage in result.stages if (text := stage.outcome.get("report"))]
+    return [*reports, *(aligned(rows, header) if rows else []), total]

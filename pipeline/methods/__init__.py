@@ -1,0 +1,1 @@
+"""The papers' mathematics: pure functions over arrays and tensors, no files, no Ray, no models."""

@@ -1,0 +1,100 @@
+"""Losses over scores: contrastive for the retriever, pointwise and listwise for the ranker.
+
+Shapes: B queries of one rank, M gathered candidates, n hard negatives per query.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def contrastive(
+    scores: Tensor, labels: Tensor, excluded: Tensor | None = None, temperature: float = 1.0
+) -> Tensor:
+    """Negative log-likelihood of the positive among all candidates, mean over queries (RocketQA).
+
+    -1/B sum_i log( exp(s_i,label / t) / sum_j not excluded exp(s_ij / t) ), computed in float32 at
+    least, because raw dot products reach hundreds. Over equal batches, the mean of all ranks'
+    losses is the global batch's loss.
+
+    Args:
+        scores: [B, M], every query against every candidate.
+        labels: int64 [B], column of each query's own positive.
+        excluded: bool [B, M], candidates left out of the sum; must be False at the labels (see
+            `known_positives`).
+        temperature: divides the scores; RocketQA has none, 1.
+
+    Returns:
+        Scalar.
+    """
+    logits = _at_least_float32(scores) / temperature
+    if excluded is not None:
+        logits = logits.masked_fill(excluded, float("-inf"))
+    return functional.cross_entropy(logits, labels)
+
+
+def pointwise(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of relevant or not, mean over pairs (RocketQA step 2, the ranker).
+
+    With logit z1 - z0 the two-class softmax cross-entropy is the binary one, and P(1) its sigmoid.
+
+    Args:
+        logits: [P], one logit difference per pair.
+        labels: [P], 1 relevant, 0 not.
+    """
+    logits = _at_least_float32(logits)
+    return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+
+def listwise(logits: Tensor, absent: Tensor | None = None) -> Tensor:
+    """Softmax cross-entropy within each list, positive at index 0 (RocketQAv2, L_sup); mean.
+
+    Args:
+        logits: [L, m], one row per list.
+        absent: bool [L, m], padding of lists that are shorter than m.
+    """
+    return contrastive(
+        logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device), absent
+    )
+
+
+def candidate_labels(
+    rank: int, batch_size: int, num_negatives: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Where each local query finds its positive among the gathered candidates: int64 [B].
+
+    Every rank contributes its B positives, then its B * n hard negatives, and ranks follow each
+    other; so row i of rank w has label w * B * (1 + n) + i (RocketQA's cross-batch negatives, where
+    n is 1). Rank 0 of a world of one is in-batch negatives.
+    """
+    return rank * batch_size * (1 + num_negatives) + torch.arange(batch_size, device=device)
+
+
+def known_positives(positive_hashes: Tensor, candidate_hashes: Tensor, labels: Tensor) -> Tensor:
+    """Candidates that are known positives of a row's query, or equal in text to one: bool [B, M].
+
+    The released code leaves them in as negatives; masking them is our default. The label itself is
+    never masked.
+
+    Args:
+        positive_hashes: int64 [B, P], content hashes of all known positives of each query; shorter
+            rows are padded by repeating one of their own.
+        candidate_hashes: int64 [M].
+        labels: int64 [B], as for `contrastive`.
+    """
+    excluded = torch.zeros(
+        len(positive_hashes),
+        len(candidate_hashes),
+        dtype=torch.bool,
+        device=candidate_hashes.device,
+    )
+    # One positive at a time: [B, P, M] at once would be gigabytes for queries with many positives.
+    for hashes in positive_hashes.unbind(dim=1):
+        excluded |= hashes[:, None] == candidate_hashes[None, :]
+    return excluded.scatter(1, labels[:, None], False)
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,0 +1,1 @@
+"""Encoders: obtaining base models, dual encoder, cross-encoder, batched inference, export."""

@@ -1,0 +1,161 @@
+"""A Transformer encoder of any BERT-like class, and the tensors it reads."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel
+from transformers.utils import logging as transformers_logging
+
+# Classes whose attention takes a ready [batch, 1, 1, length] mask. Handing one over spares a
+# check for padding inside the model, which on a GPU would wait for all work queued so far.
+_TAKES_SHAPED_MASK = frozenset({"bert", "roberta", "xlm-roberta", "ernie"})
+
+
+class Tokens(Protocol):
+    """Token ids of a batch, padded on the right: three int64 arrays [batch, length]."""
+
+    @property
+    def input_ids(self) -> NDArray[np.int64]:
+        """Vocabulary ids."""
+
+    @property
+    def attention_mask(self) -> NDArray[np.int64]:
+        """1 for tokens, 0 for padding."""
+
+    @property
+    def token_type_ids(self) -> NDArray[np.int64]:
+        """Segment ids."""
+
+
+@dataclass(frozen=True)
+class TensorBatch:
+    """The tensors of a batch on one device.
+
+    Attributes:
+        input_ids: [batch, length] int64.
+        attention_mask: [batch, length] int64, 1 for tokens, 0 for padding on the right.
+        token_type_ids: [batch, length] int64.
+        padded: whether any row is padded; known without asking the device.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    token_type_ids: Tensor
+    padded: bool
+
+    @classmethod
+    def from_tokens(cls, tokens: Tokens, device: torch.device) -> TensorBatch:
+        """Copy the arrays of `tokens` to `device`; on a GPU without waiting for the copy."""
+        return cls(
+            to_device(tokens.input_ids, device),
+            to_device(tokens.attention_mask, device),
+            to_device(tokens.token_type_ids, device),
+            padded=not bool(tokens.attention_mask.all()),
+        )
+
+
+def to_device(array: NDArray[np.int64], device: torch.device) -> Tensor:
+    """Copy an array to `device`; through pinned memory, hence without waiting, to a GPU."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+class TextEncoder(nn.Module):
+    """A Hugging Face encoder without pooler: token batch to last hidden states."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        parameters = inspect.signature(model.forward).parameters
+        self._takes_segments = (
+            "token_type_ids" in parameters and getattr(model.config, "type_vocab_size", 0) > 1
+        )
+        self._takes_shaped_mask = model.config.model_type in _TAKES_SHAPED_MASK
+
+    @classmethod
+    def load(cls, folder: Path) -> TextEncoder:
+        """Load the encoder of a checkpoint folder in float32, without pooler or task head.
+
+        Raises:
+            ValueError: the folder does not hold all weights of the class its config names.
+        """
+        config = AutoConfig.from_pretrained(folder)
+        options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
+        if "add_pooling_layer" in inspect.signature(MODEL_MAPPING[type(config)]).parameters:
+            options["add_pooling_layer"] = False
+        if config.model_type in _TAKES_SHAPED_MASK:
+            options["attn_implementation"] = "sdpa"
+        with quiet():
+            model, report = AutoModel.from_pretrained(
+                folder, config=config, use_safetensors=True, **options
+            )
+        missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
+        if missing:
+            raise ValueError(
+                f"{folder}: the checkpoint lacks {len(missing)} weights of {type(model).__name__} "
+                f"({', '.join(missing[:3])}, ...); its config.json and its weights do not belong "
+                "together"
+            )
+        return cls(model)
+
+    def forward(self, batch: TensorBatch) -> Tensor:
+        """Last hidden states [batch, length, width]; only inputs the class knows are passed."""
+        inputs: dict[str, Tensor | None] = {"input_ids": batch.input_ids}
+        inputs["attention_mask"] = batch.attention_mask
+        if self._takes_shaped_mask:
+            # Without a mask attention may take its fastest kernel.
+            shaped = batch.attention_mask.bool()[:, None, None, :] if batch.padded else None
+            inputs["attention_mask"] = shaped
+        if self._takes_segments:
+            inputs["token_type_ids"] = batch.token_type_ids
+        return cast(Tensor, self.model(**inputs).last_hidden_state)
+
+    @property
+    def input_names(self) -> list[str]:
+        """The inputs this encoder reads, as tokenizers name them."""
+        segments = ["token_type_ids"] if self._takes_segments else []
+        return ["input_ids", *segments, "attention_mask"]
+
+    @property
+    def width(self) -> int:
+        """Size of a token state."""
+        return int(self.model.config.hidden_size)
+
+    @property
+    def initializer_range(self) -> float:
+        """Standard deviation for fresh weights on top of this encoder."""
+        return float(getattr(self.model.config, "initializer_range", 0.02))
+
+    @property
+    def word_embeddings(self) -> nn.Embedding:
+        """The word-embedding table (adversarial training perturbs it)."""
+        return cast(nn.Embedding, self.model.get_input_embeddings())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep progress bars of files and notes about unused task heads off the user's terminal."""
+    level, bars = (
+        transformers_logging.get_verbosity(),
+        transformers_logging.is_progress_bar_enabled(),
+    )
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,108 @@
+"""Running a model over many texts: batches are assembled ahead while the model computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.models.device import Precision, torch_dtype
+from pipeline.models.encoder import TensorBatch, TextEncoder, Tokens, to_device
+
+Positions = NDArray[np.int64]
+Assemble = Callable[[Positions], Tokens]
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def prepare(model: Model, device: torch.device, precision: Precision) -> Model:
+    """Make `model` ready for inference only, in place: evaluation mode, no gradients, on `device`.
+
+    The encoders' weights are stored in `precision` (faster than autocast, which converts at every
+    layer); pooling and heads stay float32, so that scores keep their full resolution. Do not train
+    the model afterwards.
+    """
+    model.eval().requires_grad_(False).to(device)
+    for module in model.modules():
+        if isinstance(module, TextEncoder):
+            module.to(torch_dtype(precision))
+    return model
+
+
+def embed(
+    encode: Callable[[TensorBatch], Tensor],
+    assemble: Assemble,
+    batches: Sequence[Positions],
+    *,
+    width: int,
+    device: torch.device,
+    on_rows: Callable[[int], None] | None = None,
+) -> NDArray[np.float32]:
+    """Vectors [rows, width] of all texts, in input order, whatever the order of the batches.
+
+    Args:
+        encode: a tower, for instance `DualEncoder.encode_passages`.
+        assemble: positions -> token arrays, for instance
+            `lambda at: store.passage_batch(passage_indices[at])`.
+        batches: positions 0..rows-1, each in exactly one batch, for instance
+            `token_budget_batches(store.passage_lengths(passage_indices), token_budget)`.
+        width: size of a vector.
+        device: where the model is.
+        on_rows: called with the number of rows of each batch once it has been handed to the device.
+    """
+    return _infer(encode, assemble, batches, (width,), device, on_rows)
+
+
+def score(
+    forward: Callable[[TensorBatch], Tensor],
+    assemble: Assemble,
+    batches: Sequence[Positions],
+    *,
+    device: torch.device,
+    on_rows: Callable[[int], None] | None = None,
+) -> NDArray[np.float32]:
+    """Logits [rows] of all pairs, in input order. `forward` is a ranker; the rest as in `embed`."""
+    return _infer(forward, assemble, batches, (), device, on_rows)
+
+
+def _infer(
+    forward: Callable[[TensorBatch], Tensor],
+    assemble: Assemble,
+    batches: Sequence[Positions],
+    shape: tuple[int, ...],
+    device: torch.device,
+    on_rows: Callable[[int], None] | None,
+) -> NDArray[np.float32]:
+    rows = sum(len(batch) for batch in batches)
+    # Collected on the device: fetching each batch would make the GPU wait for the next launch.
+    results = torch.empty((rows, *shape), dtype=torch.float32, device=device)
+    with torch.inference_mode():
+        for positions, batch in _ahead(assemble, batches, device):
+            results.index_copy_(0, positions, forward(batch).float())
+            if on_rows is not None:
+                on_rows(len(positions))
+    values: NDArray[np.float32] = results.cpu().numpy()
+    return values
+
+
+def _ahead(
+    assemble: Assemble, batches: Sequence[Positions], device: torch.device
+) -> Iterator[tuple[Tensor, TensorBatch]]:
+    """Yield (positions, batch) on the device, assembling the next one meanwhile in a thread."""
+
+    def load(positions: Positions) -> tuple[Tensor, TensorBatch]:
+        at = to_device(positions.astype(np.int64, copy=False), device)
+        return at, TensorBatch.from_tokens(assemble(positions), device)
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as thread:
+        following: Future[tuple[Tensor, TensorBatch]] | None = None
+        for positions in batches:
+            current, following = following, thread.submit(load, positions)
+            if current is not None:
+                yield current.result()
+        if following is not None:
+            yield following.result()

@@ -1,0 +1,53 @@
+"""The ladder: one line a system, step by step, and what may be claimed of the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns of text; the first is left-aligned, the others right-aligned."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = (
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "  ".join([first, *others]).rstrip()
+
+    return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
+
+
+def ladder(systems: Mapping[str, Mapping[str, Any]], measures: Sequence[str]) -> str:
+    """Systems against measures.
+
+    Args:
+        systems: name -> measure -> {`mean`, `deviation` (None for one seed)}; a measure that a run
+            is too short for is missing, and shown as a dash.
+        measures: the columns.
+    """
+
+    def cell(values: Mapping[str, Any], measure: str) -> str:
+        if measure not in values:
+            return "-"
+        value = values[measure]
+        spread = value["deviation"]
+        return f"{value['mean']:.3f}" + (f" ± {spread:.3f}" if spread is not None else "")
+
+    rows = [[name, *(cell(values, m) for m in measures)] for name, values in systems.items()]
+    return table(["system", *measures], rows)
+
+
+def claims(comparisons: Sequence[Mapping[str, Any]]) -> str:
+    """What may be said of each pair of systems, one line a pair."""
+    lines = []
+    for one in comparisons:
+        interval = f"{one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
+        tail = f", {one['reason']}" if one["reason"] else ""
+        lines.append(
+            f"{one['first']} against {one['second']}: {interval}, p = "
+            f"{one['adjusted_p_value']:.4f} (Holm): {one['verdict']}{tail}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,409 @@
+"""From a `Source` to the tables of a Dataset, checked, with bounded memory.
+
+Passages stream through: at n passages there stay 20 bytes for each of them (its id's hash and row,
+its title's hash), and one shard. Queries and labels are held in memory.
+
+What is checked, and is an error or a counted row as the problem policy says:
+
+* ids: empty, with white space, or used twice;
+* texts: nothing in them after cleaning, or characters that UTF-8 cannot encode;
+* labels: of unknown queries or passages, of unlabelled queries, or two that conflict.
+
+What is no mistake but is dropped and counted:
+
+* queries of train, validation and dev with neither a relevant passage nor an answer (collections
+  ship more queries than they judge), and what refers to them;
+* equal labels that are given twice; negatives and excluded passages that are also relevant.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.sources.content import clean, clean_title
+from pipeline.sources.id_index import UNKNOWN, IdIndex, keys_of
+from pipeline.sources.pairs import (
+    Ints,
+    LabelledPair,
+    Pairs,
+    columns_of,
+    group_by_query,
+    merge_repeated,
+    resolve,
+    without,
+)
+from pipeline.sources.query_table import (
+    TEST,
+    TRAIN,
+    UNLABELLED,
+    VALIDATION,
+    QueryTable,
+    shared_keys,
+)
+from pipeline.sources.records import (
+    NOWHERE,
+    SPLITS,
+    DataError,
+    Pair,
+    Passage,
+    Place,
+    Source,
+)
+from pipeline.sources.split import carve_validation, group_by_shared
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BLOCK = 8192
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the rows of a source.
+
+    Attributes:
+        rows_in: rows read, good and bad.
+        rows_out: rows of all tables.
+        dropped: reason -> rows; `rows_in` is `rows_out` plus these.
+        counts: other numbers.
+        warnings: what the user should look at.
+    """
+
+    rows_in: int
+    rows_out: int
+    dropped: Mapping[str, int]
+    counts: Mapping[str, int]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DatasetTables:
+    """The tables of a Dataset beside its passages, and the report on all of them."""
+
+    queries: pa.Table
+    qrels: pa.Table
+    answers: pa.Table
+    excluded: pa.Table
+    negatives: pa.Table
+    hidden_qrels: pa.Table
+    report: Report
+
+
+class Assembly:
+    """Assembles a source: first all of `passages()`, then `finish()`.
+
+    Args:
+        source: what to read.
+        passages_per_shard: rows of each passage table but the last.
+        validation_share: part of the training queries to move to validation where the source has no
+            validation queries; 0 moves none.
+        seed: of that choice.
+    """
+
+    def __init__(
+        self, source: Source, *, passages_per_shard: int, validation_share: float, seed: int
+    ) -> None:
+        self._source = source
+        self._passages_per_shard = passages_per_shard
+        self._validation_share = validation_share
+        self._seed = seed
+        self._passages = IdIndex()
+        self._queries = IdIndex()
+        self._title_keys: list[npt.NDArray[np.uint64]] = []
+        self._counts: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
+        self._read = 0
+        self._refused = 0
+
+    # Passages -----------------------------------------------------------------------------
+
+    def passages(self) -> Iterator[pa.Table]:
+        """Yield the passages in tables of `passages_per_shard` rows.
+
+        Raises:
+            DataError: bad rows where the policy is `fail`; no usable passage at all.
+        """
+        import pyarrow as pa
+
+        waiting: list[Any] = []
+        rows = 0
+        stream = self._source.passages()
+        while block := list(islice(stream, min(BLOCK, self._passages_per_shard))):
+            table = self._passage_table(block)
+            waiting.append(table)
+            rows += table.num_rows
+            if rows >= self._passages_per_shard:
+                whole = pa.concat_tables(waiting)
+                yield whole.slice(0, self._passages_per_shard).combine_chunks()
+                waiting = [whole.slice(self._passages_per_shard)]
+                rows -= self._passages_per_shard
+        if rows:
+            yield pa.concat_tables(waiting).combine_chunks()
+        if not len(self._passages):
+            raise DataError(NOWHERE, "the source has no usable passage", "check its files")
+
+    def _passage_table(self, block: list[Passage]) -> pa.Table:
+        import pyarrow as pa
+
+        self._read += len(block)
+        cleaned = (
+            passage._replace(title=clean_title(passage.title), text=clean(passage.text))
+            for passage in block
+        )
+        kept = [
+            passage
+            for passage in cleaned
+            if self._usable(
+                "passage", passage.passage_id, passage.title + passage.text, passage.place
+            )
+        ]
+        new = self._passages.add([passage.passage_id for passage in kept])
+        for at in np.flatnonzero(~new):
+            self._drop_repeated("passage", kept[at].passage_id, kept[at].place)
+        kept = [passage for passage, fresh in zip(kept, new, strict=True) if fresh]
+        titles = [passage.title for passage in kept]
+        keys = keys_of([title.casefold() for title in titles])
+        self._title_keys.append(np.where([bool(title) for title in titles], keys, 0))
+        self._counts["passages without a title"] += titles.count("")
+        self._counts["passages without a text"] += sum(not passage.text for passage in kept)
+        return pa.table(
+            {
+                "passage_id": pa.array([passage.passage_id for passage in kept], pa.string()),
+                "title": pa.array(titles, pa.string()),
+                "text": pa.array([passage.text for passage in kept], pa.string()),
+            }
+        )
+
+    def _usable(self, what: str, own_id: str, text: str, where: Place) -> bool:
+        if not own_id.strip():
+            self._drop(f"{what} without an id", where, "the id is empty", "give every row an id")
+        elif own_id.split() != [own_id]:
+            self._drop(
+                f"{what} id with white space",
+                where,
+                f"{what} id {own_id!r} holds white space, which separates columns in TREC files",
+                "put another character in its place",
+            )
+        elif not text:
+            self._drop(f"empty {what}", where, f"{what} '{own_id}' has no text", "take it out")
+        elif not _encodable(own_id) or not _encodable(text):
+            self._drop(
+                f"{what} with lone surrogates",
+                where,
+                f"{what} '{own_id!a}' holds half a character (a lone surrogate)",
+                "write the text as UTF-8 instead of \\u escapes",
+            )
+        else:
+            return True
+        return False
+
+    def _drop(self, reason: str, where: Place, what: str, advice: str) -> None:
+        self._source.problems.found(reason, where, what, advice)
+        self._refused += 1
+
+    def _drop_repeated(self, what: str, own_id: str, where: Place) -> None:
+        self._drop(
+            f"repeated {what} id", where, f"{what} id '{own_id}' is used before", "make ids unique"
+        )
+
+    # Queries and labels -------------------------------------------------------------------
+
+    def finish(self) -> DatasetTables:
+        """Read queries and labels, carve validation queries, number queries by split.
+
+        Call it when `passages()` is exhausted.
+
+        Raises:
+            DataError: bad rows where the policy is `fail`; no usable query at all.
+        """
+        queries = self._read_queries()
+        qrels = self._read_judgements(queries)
+        hidden = self._read_pairs("hidden label", self._source.hidden())
+        excluded = self._read_pairs("excluded passage", self._source.excluded())
+        negatives = self._read_pairs("negative", self._source.negatives())
+        answers = self._read_answers()
+
+        positives = qrels.take(qrels.value >= 1)
+        excluded = self._without("excluded passages that are relevant", excluded, positives)
+        negatives = self._without("negatives that are relevant", negatives, positives)
+        negatives = self._without("negatives that are excluded", negatives, excluded)
+        self._drop_queries_without_labels(queries, positives, answers)
+        self._carve(queries, positives)
+
+        order = np.argsort(queries.split, kind="stable")
+        order = order[queries.kept[order]]
+        new_row = np.full(len(queries.split), UNKNOWN, dtype=np.int64)
+        new_row[order] = np.arange(len(order))
+        tables = {
+            "queries": queries.table(order),
+            "qrels": self._pair_table(qrels, new_row, "relevance"),
+            "answers": self._answer_table(answers, new_row),
+            "excluded": self._pair_table(excluded, new_row),
+            "negatives": self._pair_table(negatives, new_row),
+            "hidden_qrels": self._pair_table(hidden, new_row),
+        }
+        report = self._report(queries, {name: table.num_rows for name, table in tables.items()})
+        return DatasetTables(**tables, report=report)
+
+    def _read_queries(self) -> QueryTable:
+        queries = QueryTable()
+        stream = self._source.queries()
+        while block := list(islice(stream, BLOCK)):
+            self._read += len(block)
+            cleaned = (query._replace(text=clean(query.text)) for query in block)
+            kept = [
+                query
+                for query in cleaned
+                if self._usable("query", query.query_id, query.text, query.place)
+            ]
+            new = self._queries.add([query.query_id for query in kept])
+            for at in np.flatnonzero(~new):
+                self._drop_repeated("query", kept[at].query_id, kept[at].place)
+            queries.add([query for query, fresh in zip(kept, new, strict=True) if fresh])
+        if not len(self._queries):
+            raise DataError(NOWHERE, "the source has no usable query", "check its files and splits")
+        queries.close()
+        return queries
+
+    def _read_judgements(self, queries: QueryTable) -> Pairs:
+        rows = (LabelledPair(*judgement) for judgement in self._source.judgements())
+        pairs = self._resolve("judgement", rows)
+        unlabelled = queries.split[pairs.query] == UNLABELLED
+        for at in np.flatnonzero(unlabelled):
+            self._drop(
+                "judgement of an unlabelled query",
+                pairs.place(int(at)),
+                "the query is also given as unlabelled",
+                "take it out of one of the files",
+            )
+        return self._merged("relevance", pairs.take(~unlabelled))
+
+    def _read_pairs(self, what: str, stream: Iterator[Pair]) -> Pairs:
+        rows = (LabelledPair(pair.query_id, pair.passage_id, 1, pair.place) for pair in stream)
+        return self._merged(what, self._resolve(what, rows))
+
+    def _resolve(self, what: str, rows: Iterator[LabelledPair]) -> Pairs:
+        def counted() -> Iterator[LabelledPair]:
+            for row in rows:
+                self._read += 1
+                yield row
+
+        return resolve(what, counted(), self._queries, self._passages, self._drop)
+
+    def _merged(self, what: str, pairs: Pairs) -> Pairs:
+        distinct, repeated = merge_repeated(what, pairs, self._drop)
+        self._dropped["repeated pair"] += repeated
+        return distinct
+
+    def _without(self, what: str, pairs: Pairs, others: Pairs) -> Pairs:
+        rest, taken = without(pairs, others)
+        self._dropped[what] += taken
+        return rest
+
+    def _read_answers(self) -> dict[int, list[str]]:
+        answers: dict[int, list[str]] = {}
+        stream = self._source.answers()
+        while block := list(islice(stream, BLOCK)):
+            self._read += len(block)
+            rows = self._queries.find([one.query_id for one in block])
+            for row, one in zip(rows.tolist(), block, strict=True):
+                if row == UNKNOWN:
+                    self._drop(
+                        "answers of an unknown query",
+                        one.place,
+                        f"answers of query '{one.query_id}', which does not exist",
+                        "check that the files belong together",
+                    )
+                    continue
+                if row in answers:
+                    self._dropped["repeated answers of a query"] += 1
+                cleaned = [text for text in map(clean, one.answers) if text and _encodable(text)]
+                answers[row] = list(dict.fromkeys([*answers.get(row, ()), *cleaned]))
+        return answers
+
+    def _drop_queries_without_labels(
+        self, queries: QueryTable, positives: Pairs, answers: dict[int, list[str]]
+    ) -> None:
+        labelled = np.zeros(len(queries.split), dtype=np.bool_)
+        labelled[positives.query] = True
+        labelled[[row for row, texts in answers.items() if texts]] = True
+        queries.kept = labelled | (queries.split == TEST) | (queries.split == UNLABELLED)
+        self._dropped["queries without a label"] += int((~queries.kept).sum())
+
+    def _carve(self, queries: QueryTable, positives: Pairs) -> None:
+        if (queries.kept & (queries.split == VALIDATION)).any() or not self._validation_share:
+            return
+        training = np.flatnonzero(queries.kept & (queries.split == TRAIN))
+        titles = np.concatenate(self._title_keys)
+        passages = list(group_by_query(positives, len(queries.split)))
+        keys = [shared_keys(int(queries.keys[row]), passages[row], titles) for row in training]
+        groups = group_by_shared(len(training), keys)
+        chosen = carve_validation(groups, self._validation_share, self._seed)
+        queries.split[training[chosen]] = VALIDATION
+        self._counts["validation queries carved out"] = int(chosen.sum())
+
+    # Tables -------------------------------------------------------------------------------
+
+    def _pair_table(self, pairs: Pairs, new_row: Ints, value: str | None = None) -> pa.Table:
+        import pyarrow as pa
+
+        moved = pairs.with_queries(new_row[pairs.query])
+        kept = moved.take(moved.query != UNKNOWN)
+        self._dropped["rows of queries without a label"] += len(pairs) - len(kept)
+        return pa.table(dict(columns_of(kept.ordered(), value)))
+
+    def _answer_table(self, answers: dict[int, list[str]], new_row: Ints) -> pa.Table:
+        import pyarrow as pa
+
+        moved = sorted(
+            (int(new_row[row]), texts) for row, texts in answers.items() if new_row[row] != UNKNOWN
+        )
+        self._dropped["rows of queries without a label"] += len(answers) - len(moved)
+        return pa.table(
+            {
+                "query_index": pa.array([row for row, _ in moved], pa.int32()),
+                "answers": pa.array([texts for _, texts in moved], pa.list_(pa.string())),
+            }
+        )
+
+    def _report(self, queries: QueryTable, rows: Mapping[str, int]) -> Report:
+        counts = {"passages": len(self._passages)}
+        for code, split in enumerate(SPLITS):
+            counts[f"{split} queries"] = int((queries.kept & (queries.split == code)).sum())
+        counts |= {name: count for name, count in rows.items() if name != "queries"}
+        counts |= self._counts
+        shared = queries.shared_with_evaluation()
+        counts["training queries whose text is evaluated"] = shared
+        warnings = []
+        if shared:
+            warnings.append(
+                f"{shared} training or unlabelled queries have the text of an evaluated one"
+            )
+        if not counts["validation queries"]:
+            warnings.append("there are no validation queries to make choices on")
+        problems = self._source.problems.counts
+        unread = problems.total() - self._refused
+        return Report(
+            rows_in=self._read + unread,
+            rows_out=len(self._passages) + sum(rows.values()),
+            dropped={name: count for name, count in (problems + self._dropped).items() if count},
+            counts={
+                name: count for name, count in {**counts, **self._source.counts()}.items() if count
+            },
+            warnings=tuple(warnings),
+        )
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,162 @@
+"""Query-passage pairs with their ids resolved to row numbers, in flat arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.sources.id_index import UNKNOWN, IdIndex
+from pipeline.sources.records import Place
+
+BLOCK = 65536
+Ints: TypeAlias = npt.NDArray[np.int64]
+Drop: TypeAlias = Callable[[str, Place, str, str], None]
+"""Reports a row that is left out: reason, place, what is wrong, advice."""
+
+
+class LabelledPair(NamedTuple):
+    """A pair as read: the ids, a value (a judgement's relevance) and its place."""
+
+    query_id: str
+    passage_id: str
+    value: int
+    place: Place
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Resolved pairs, one per entry of the equally long arrays.
+
+    Attributes:
+        query: row of the query.
+        passage: row of the passage.
+        value: for instance the relevance.
+        line: line number, and `file` the position in `files`.
+    """
+
+    query: Ints
+    passage: Ints
+    value: Ints
+    line: Ints
+    file: Ints
+    files: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+    def place(self, at: int) -> Place:
+        """Where entry `at` was read."""
+        return Place(self.files[int(self.file[at])], int(self.line[at]))
+
+    def take(self, chosen: npt.NDArray[np.bool_] | Ints) -> Pairs:
+        """The chosen entries (mask or positions)."""
+        return replace(
+            self,
+            query=self.query[chosen],
+            passage=self.passage[chosen],
+            value=self.value[chosen],
+            line=self.line[chosen],
+            file=self.file[chosen],
+        )
+
+    def with_queries(self, query: Ints) -> Pairs:
+        """The same pairs under other query rows."""
+        return replace(self, query=query)
+
+    def keys(self) -> Ints:
+        """One number per (query, passage)."""
+        return (self.query << 32) | self.passage
+
+    def ordered(self) -> Pairs:
+        """By query, within a query as read (which may be a ranking)."""
+        return self.take(np.argsort(self.query, kind="stable"))
+
+
+def resolve(
+    what: str, rows: Iterable[LabelledPair], queries: IdIndex, passages: IdIndex, drop: Drop
+) -> Pairs:
+    """Look up the ids of pairs, dropping those that point nowhere.
+
+    Args:
+        what: how messages call such a pair.
+        rows: the pairs as read.
+        queries: the queries' ids.
+        passages: the passages' ids.
+        drop: told about pairs that point nowhere.
+    """
+    rows = iter(rows)
+    files: dict[str, int] = {}
+    blocks = [np.zeros((0, 5), dtype=np.int64)]
+    while block := list(islice(rows, BLOCK)):
+        query = queries.find([row.query_id for row in block])
+        passage = passages.find([row.passage_id for row in block])
+        good = (query != UNKNOWN) & (passage != UNKNOWN)
+        for at in np.flatnonzero(~good):
+            _drop_dangling(what, block[at], bool(query[at] == UNKNOWN), drop)
+        kept = [row for row, fine in zip(block, good, strict=True) if fine]
+        values = [
+            (row.value, row.place.line, files.setdefault(row.place.file, len(files)))
+            for row in kept
+        ]
+        columns = np.array(values, dtype=np.int64).reshape(len(kept), 3)
+        blocks.append(np.column_stack([query[good], passage[good], columns]))
+    table = np.concatenate(blocks)
+    return Pairs(table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4], tuple(files))
+
+
+def _drop_dangling(what: str, row: LabelledPair, query_is_unknown: bool, drop: Drop) -> None:
+    kind, one = ("query", row.query_id) if query_is_unknown else ("passage", row.passage_id)
+    drop(
+        f"{what} of an unknown {kind}",
+        row.place,
+        f"{what} of {kind} '{one}', which does not exist",
+        "check that the files belong together",
+    )
+
+
+def merge_repeated(what: str, pairs: Pairs, drop: Drop) -> tuple[Pairs, int]:
+    """Keep the first of equal pairs, in the order read; conflicting values are dropped as a
+    problem.
+
+    Returns:
+        The distinct pairs and how many agreed with an earlier one.
+    """
+    _, first, group = np.unique(pairs.keys(), return_index=True, return_inverse=True)
+    conflicting = pairs.value != pairs.value[first[group]]
+    for at in np.flatnonzero(conflicting):
+        drop(
+            f"conflicting {what}",
+            pairs.place(int(at)),
+            f"{what} {pairs.value[at]}, which elsewhere is {pairs.value[first[group[at]]]}",
+            "keep one of them",
+        )
+    agreeing = len(pairs) - len(first) - int(conflicting.sum())
+    return pairs.take(np.sort(first)), agreeing
+
+
+def without(pairs: Pairs, others: Pairs) -> tuple[Pairs, int]:
+    """`pairs` that are not in `others`, and how many were."""
+    known = np.isin(pairs.keys(), others.keys())
+    return pairs.take(~known), int(known.sum())
+
+
+def columns_of(pairs: Pairs, value: str | None = None) -> Mapping[str, npt.NDArray[np.int32]]:
+    """The pairs as int32 columns, with the value under the name `value`."""
+    columns = {
+        "query_index": pairs.query.astype(np.int32),
+        "passage_index": pairs.passage.astype(np.int32),
+    }
+    return columns if value is None else columns | {value: pairs.value.astype(np.int32)}
+
+
+def group_by_query(pairs: Pairs, count: int) -> Iterator[Ints]:
+    """For each of `count` queries, the passages of its pairs."""
+    ordered = pairs.ordered()
+    bounds = np.searchsorted(ordered.query, np.arange(count + 1))
+    for start, end in pairwise(bounds):
+        yield ordered.passage[start:end]

@@ -1,0 +1,69 @@
+"""The queries of a Dataset while it is assembled."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.sources.id_index import Keys, keys_of
+from pipeline.sources.pairs import Ints
+from pipeline.sources.records import SPLITS, Query
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TRAIN, VALIDATION, DEV, TEST, UNLABELLED = range(len(SPLITS))
+
+
+class QueryTable:
+    """The queries in the order read.
+
+    Attributes:
+        split: position in `SPLITS`, per query.
+        keys: hash of the text without case, per query.
+        kept: whether the query stays.
+    """
+
+    def __init__(self) -> None:
+        self._tables: list[Any] = []
+        self._splits: list[int] = []
+        self._keys = [np.zeros(0, dtype=np.uint64)]
+
+    def add(self, block: list[Query]) -> None:
+        """Append queries."""
+        import pyarrow as pa
+
+        columns = {
+            "query_id": pa.array([query.query_id for query in block], pa.string()),
+            "text": pa.array([query.text for query in block], pa.string()),
+        }
+        self._tables.append(pa.table(columns))
+        self._splits.extend(SPLITS.index(query.split) for query in block)
+        self._keys.append(keys_of([query.text.casefold() for query in block]))
+
+    def close(self) -> None:
+        """No more queries come; now the arrays can be used."""
+        self.split = np.array(self._splits, dtype=np.int64)
+        self.keys = np.concatenate(self._keys)
+        self.kept = np.ones(len(self.split), dtype=np.bool_)
+
+    def table(self, order: Ints) -> pa.Table:
+        """The queries of the rows `order`, as a table of the Dataset."""
+        import pyarrow as pa
+
+        table = pa.concat_tables(self._tables).take(pa.array(order)).combine_chunks()
+        splits = pa.array([SPLITS[code] for code in self.split[order]], pa.string())
+        return table.append_column("split", splits)
+
+    def shared_with_evaluation(self) -> int:
+        """How many training and unlabelled queries have the text of an evaluated one."""
+        training = self.kept & ((self.split == TRAIN) | (self.split == UNLABELLED))
+        return int(np.isin(self.keys[training], self.keys[self.kept & ~training]).sum())
+
+
+def shared_keys(text_key: int, passages: Ints, titles: Keys) -> list[Hashable]:
+    """What must not lie on both sides: the query's text, its relevant passages and their titles."""
+    shared = [("title", int(key)) for key in titles[passages] if key]
+    return [("text", text_key), *(("passage", int(row)) for row in passages), *shared]

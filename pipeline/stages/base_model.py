@@ -1,0 +1,143 @@
+"""Stage `base_model`: the pretrained encoder, copied into an artifact that every node reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from pipeline.artifacts.kinds import BASE_MODEL, DATASET
+from pipeline.dag.contract import (
+    Context,
+    FileSource,
+    HubSource,
+    Input,
+    Inputs,
+    Outcome,
+    OutsidePath,
+    OutsideSource,
+    PackageSource,
+    Params,
+    stage,
+)
+
+if TYPE_CHECKING:
+    from pipeline.artifacts.writer import ArtifactWriter
+
+SCRATCH = "scratch"
+
+
+class Scratch(Params):
+    """A BERT encoder with random weights and a sentencepiece vocabulary of the corpus.
+
+    Attributes:
+        vocab_size: pieces of the vocabulary, special tokens included.
+        lowercase: whether texts are lower-cased first.
+        character_coverage: share of the corpus' characters that get a piece of their own.
+    """
+
+    vocab_size: int = Field(default=8000, ge=100)
+    hidden_size: int = 256
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    intermediate_size: int = 1024
+    max_position_embeddings: int = 512
+    lowercase: bool = True
+    character_coverage: float = Field(default=0.9995, gt=0, le=1)
+
+
+class BaseModelParams(Params):
+    """Which encoder training starts from.
+
+    Attributes:
+        model: a hub id, a local folder, or `scratch`.
+        revision: branch, tag or commit of a hub model.
+        scratch: sizes, for `scratch` alone; its vocabulary is trained on the wired dataset.
+        replicate: another number draws other random weights for `scratch`.
+    """
+
+    model: OutsidePath = "sentence-transformers/all-MiniLM-L6-v2"
+    revision: str | None = None
+    scratch: Scratch = Scratch()
+    replicate: int = 0
+
+
+def _sources(params: BaseModelParams) -> Sequence[OutsideSource]:
+    from pipeline.models.base import DEFAULT_MODEL, DEFAULT_PACKAGE
+
+    if params.model == SCRATCH:
+        return ()
+    if Path(params.model).expanduser().is_dir():
+        return (FileSource(params.model),)
+    embedded = PackageSource(DEFAULT_PACKAGE) if params.model == DEFAULT_MODEL else None
+    return (HubSource(params.model, params.revision, embedded),)
+
+
+@stage(
+    params=BaseModelParams,
+    inputs={"dataset": Input((DATASET,), optional=True)},
+    output=BASE_MODEL,
+    draws=True,
+    libraries=("transformers",),
+    sources=_sources,
+)
+def base_model(
+    inputs: Inputs, params: BaseModelParams, writer: ArtifactWriter, context: Context
+) -> Outcome:
+    """Copy weights, configuration and tokenizer of the base model; safetensors only."""
+    from pipeline.models import base_folder
+
+    if params.model == SCRATCH:
+        return _from_scratch(inputs, params, writer, context)
+    with writer.folder("model") as folder:
+        source = base_folder.write_base(folder, params.model, params.revision)
+        files = len(list(folder.iterdir()))
+    context.progress.note(f"{source.model} from the {source.origin}, {source.identity}")
+    return Outcome(
+        rows_in=files,
+        rows_out=files,
+        unit="files",
+        metrics={"origin": source.origin, "identity": source.identity},
+    )
+
+
+def _from_scratch(
+    inputs: Inputs, params: BaseModelParams, writer: ArtifactWriter, context: Context
+) -> Outcome:
+    from pipeline.models.base_folder import ScratchSizes, write_scratch
+    from pipeline.text.sentencepiece_model import save_as_fast_tokenizer, train_sentencepiece
+
+    dataset = inputs.get("dataset")
+    if dataset is None:
+        raise ValueError("model 'scratch' trains its vocabulary on a corpus: wire `dataset`")
+    sizes, seed = params.scratch, context.seed + params.replicate
+    context.progress.start("training the vocabulary", dataset.rows("passages"))
+
+    def texts():  # type: ignore[no-untyped-def]
+        for table in dataset.iterate("passages", ["title", "text"]):
+            titles, bodies = table["title"].to_pylist(), table["text"].to_pylist()
+            for title, body in zip(titles, bodies, strict=True):
+                yield f"{title} {body}".strip()
+                context.progress.advance(1)
+
+    model = train_sentencepiece(
+        texts(),
+        sizes.vocab_size,
+        lowercase=sizes.lowercase,
+        character_coverage=sizes.character_coverage,
+        seed=seed,
+    )
+    with writer.folder("model") as folder:
+        tokenizer = save_as_fast_tokenizer(model, folder)
+        shape = sizes.model_dump(exclude={"vocab_size", "lowercase", "character_coverage"})
+        write_scratch(
+            folder,
+            ScratchSizes(
+                vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id or 0, **shape
+            ),
+            seed,
+        )
+    rows = dataset.rows("passages")
+    return Outcome(rows_in=rows, rows_out=rows, metrics={"pieces": len(tokenizer)})

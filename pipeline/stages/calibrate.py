@@ -1,0 +1,173 @@
+"""Stage `calibrate`: what the ranker's scores mean, found on validation queries."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from pipeline.artifacts.kinds import CALIBRATION, CANDIDATES, DATASET, RANKER, TOKENS
+from pipeline.dag.contract import Context, Inputs, Outcome, stage
+from pipeline.stages.scoring import MakePairWork, Pairs, ScoringParams
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from pipeline.artifacts.writer import ArtifactWriter
+    from pipeline.methods.calibration import Reliability
+
+MOST_LOST_POSITIVES = 0.05
+PAIRS_PER_TASK = 4096
+
+
+class CalibrateParams(ScoringParams):
+    """On which pairs the calibration is fitted.
+
+    Attributes:
+        split: queries that neither the retriever nor the ranker was trained on.
+        depth: negatives are drawn uniformly from that many ranks, as for the ranker's training.
+        num_negatives: for each positive; this prior is what the thresholds 0.1 and 0.9 refer to.
+        negative_below: threshold whose share of lost positives is reported.
+        positive_above: threshold whose share of kept positives is reported.
+    """
+
+    split: str = "validation"
+    depth: int = Field(default=1000, ge=1)
+    num_negatives: int = Field(default=4, ge=1)
+    negative_below: float = Field(default=0.1, ge=0, le=1)
+    positive_above: float = Field(default=0.9, ge=0, le=1)
+
+
+@stage(
+    params=CalibrateParams,
+    inputs={"ranker": RANKER, "candidates": CANDIDATES, "tokens": TOKENS, "dataset": DATASET},
+    output=CALIBRATION,
+    draws=True,
+    libraries=("torch", "transformers", "scipy"),
+)
+def calibrate(
+    inputs: Inputs, params: CalibrateParams, writer: ArtifactWriter, context: Context
+) -> Outcome:
+    """Fit Platt's two parameters, and report how far the probabilities can be trusted."""
+    import numpy as np
+
+    from pipeline.methods import calibration
+    from pipeline.stages import tables
+
+    dataset = inputs["dataset"]
+    pairs, labels, dropped = _draw(inputs, params, context.seed)
+    logits, device = _score(pairs, inputs, params, writer, context)
+    fitted = calibration.fit_platt(logits, labels)
+    probability = fitted.probabilities(logits)
+    table = calibration.reliability(probability, labels)
+    gold = probability[labels]
+    lost = calibration.share_below(gold, params.negative_below)
+    metrics: dict[str, Any] = {
+        "slope": fitted.slope,
+        "intercept": fitted.intercept,
+        "expected_calibration_error": table.expected_calibration_error,
+        "gold_below_threshold": lost,
+        "gold_above_threshold": calibration.share_above(gold, params.positive_above),
+        "pairwise_accuracy": _pairwise_accuracy(logits, labels),
+    }
+    context.progress.note(reliability_table(table))
+    writer.document(
+        "calibration.json",
+        {**metrics, "pairs": len(labels), "reliability": [asdict(row) for row in table.bins]},
+    )
+    warnings = []
+    if lost > MOST_LOST_POSITIVES:
+        warnings.append(
+            f"{lost:.1%} of the gold positives lie below {params.negative_below}: as many false "
+            "negatives would be kept as hard negatives; train the ranker longer, or lower the "
+            "threshold"
+        )
+    queries = tables.queries_of(dataset, [params.split])
+    used = len(np.unique(pairs.queries))
+    return Outcome(
+        rows_in=len(queries),
+        rows_out=used,
+        unit="queries",
+        dropped=dropped,
+        counts={"pairs": len(labels), "positives": int(labels.sum())},
+        metrics=metrics,
+        warnings=warnings,
+        device=device,
+    )
+
+
+def _draw(
+    inputs: Inputs, params: CalibrateParams, seed: int
+) -> tuple[Pairs, npt.NDArray[np.bool_], dict[str, int]]:
+    """Every positive of the split, and negatives drawn as for the ranker's training."""
+    import numpy as np
+
+    from pipeline.methods import negatives
+    from pipeline.stages import tables
+
+    dataset = inputs["dataset"]
+    queries = tables.queries_of(dataset, [params.split])
+    found = tables.Candidates.read(inputs["candidates"]).lists.of(queries)
+    positives = tables.positives_of(dataset).lists().of(queries)
+    drawn = negatives.ranker_negatives(
+        found,
+        tables.never_negative(dataset, inputs["tokens"]),
+        positives.lengths * params.num_negatives,
+        depth=params.depth,
+        seed=seed,
+    )
+    positives = positives.of(drawn.lists.query_indices)
+    pairs = Pairs(
+        np.concatenate([positives.queries, drawn.lists.queries]),
+        np.concatenate([positives.passage_indices, drawn.lists.passage_indices]),
+    )
+    labels = np.arange(len(pairs.queries)) < len(positives.passage_indices)
+    return pairs, labels, dict(drawn.dropped)
+
+
+def _score(
+    pairs: Pairs,
+    inputs: Inputs,
+    params: CalibrateParams,
+    writer: ArtifactWriter,
+    context: Context,
+) -> tuple[npt.NDArray[np.float32], str]:
+    import numpy as np
+
+    from pipeline.distributed.shards import run_shards
+
+    starts = range(0, len(pairs.queries), PAIRS_PER_TASK)
+    tasks = [
+        Pairs(pairs.queries[at : at + PAIRS_PER_TASK], pairs.passages[at : at + PAIRS_PER_TASK])
+        for at in starts
+    ]
+    context.progress.start("scoring", len(pairs.queries), "pairs")
+    reports = run_shards(
+        MakePairWork(inputs["ranker"], inputs["tokens"], params, writer),
+        tasks,
+        context.resources,
+        context.progress,
+    )
+    return np.concatenate([report["logits"] for report in reports]), reports[0]["device"]
+
+
+def _pairwise_accuracy(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.bool_]) -> float:
+    """How often a positive scores above a negative (the area under the ROC curve)."""
+    from scipy.stats import mannwhitneyu
+
+    statistic = mannwhitneyu(logits[labels], logits[~labels]).statistic
+    return float(statistic / (labels.sum() * (~labels).sum()))
+
+
+def reliability_table(table: Reliability) -> str:
+    """Predicted against observed, one line a bin."""
+    lines = ["predicted   pairs   mean predicted   observed"]
+    for row in table.bins:
+        if row.mean_predicted is not None and row.observed_rate is not None:
+            lines.append(
+                f"{row.low:.1f} - {row.high:.1f}  {row.count:>6}   {row.mean_predicted:>14.3f}"
+                f"   {row.observed_rate:>8.3f}"
+            )
+    return "\n".join(lines)

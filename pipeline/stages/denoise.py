@@ -1,0 +1,100 @@
+"""Stage `denoise`: hard negatives that the ranker is sure about (RocketQA step 3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from pipeline.artifacts.kinds import (
+    CALIBRATION,
+    DATASET,
+    SCORED_CANDIDATES,
+    TOKENS,
+    TRAINING_LISTS,
+)
+from pipeline.dag.contract import Context, Input, Inputs, Outcome, Params, stage
+
+if TYPE_CHECKING:
+    from pipeline.artifacts.writer import ArtifactWriter
+
+
+class DenoiseParams(Params):
+    """Which candidates become hard negatives.
+
+    Attributes:
+        split: whose labelled queries get lists.
+        threshold: a candidate is a negative where the ranker's probability lies below it.
+        depth: last rank that is walked (the paper: 50 on MS MARCO, 100 on NQ).
+        fill_depth: last rank of the unchecked random fill for queries that came short; equal to
+            `depth` there is none.
+        num_negatives: how many (the paper: 4 on MS MARCO, 1 on NQ).
+        per: whether that many for each `query` or for each `positive` of it.
+        denoised: false takes the top candidates as they are (the paper's ablation).
+    """
+
+    split: str = "train"
+    threshold: float = Field(default=0.1, ge=0, le=1)
+    depth: int = Field(default=50, ge=1)
+    fill_depth: int = Field(default=1000, ge=1)
+    num_negatives: int = Field(default=4, ge=1)
+    per: Literal["query", "positive"] = "positive"
+    denoised: bool = True
+
+
+@stage(
+    params=DenoiseParams,
+    inputs={
+        "dataset": DATASET,
+        "tokens": TOKENS,
+        "candidates": SCORED_CANDIDATES,
+        "calibration": Input((CALIBRATION,), optional=True),
+    },
+    output=TRAINING_LISTS,
+    draws=True,
+    libraries=("numpy",),
+)
+def denoise(
+    inputs: Inputs, params: DenoiseParams, writer: ArtifactWriter, context: Context
+) -> Outcome:
+    """Keep as hard negatives, in rank order, the candidates that the ranker calls irrelevant."""
+    from pipeline.methods import calibration, filters, negatives
+    from pipeline.stages import tables
+
+    dataset = inputs["dataset"]
+    queries = tables.queries_of(dataset, [params.split])
+    positives = tables.positives_of(dataset).lists().of(queries)
+    found = tables.Candidates.read(inputs["candidates"]).of_queries(queries)
+    probability = tables.probabilities(found, inputs.get("calibration"))
+    known = tables.never_negative(dataset, inputs["tokens"])
+    wanted = positives.of(found.lists.query_indices).lengths
+    if params.per == "query":
+        wanted = wanted.clip(max=1)
+    chosen = negatives.denoised_negatives(
+        found.lists,
+        probability if params.denoised else None,
+        known,
+        wanted * params.num_negatives,
+        threshold=params.threshold,
+        depth=params.depth,
+        fill_depth=params.fill_depth,
+        seed=context.seed,
+    )
+    kept = positives.of(chosen.lists.query_indices)
+    writer.write_table("lists", tables.training_lists(kept, chosen.lists))
+    unknown = filters.window(found.lists, 1, params.depth) & ~known.among(found.lists)
+    missing = len(queries) - len(found.lists)
+    return Outcome(
+        rows_in=len(queries),
+        rows_out=len(kept),
+        unit="queries",
+        dropped={**chosen.dropped, **({"not scored": missing} if missing else {})},
+        counts={**chosen.counts, "negatives": len(chosen.lists.passage_indices)},
+        metrics={
+            "share_below_threshold_by_rank": dict(
+                calibration.share_below_by_rank(
+                    probability[unknown], found.lists.ranks[unknown], params.threshold
+                )
+            )
+        },
+    )

@@ -1,0 +1,380 @@
+"""Stage `evaluate`: how well each run ranks, and what may be claimed of the differences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from pipeline.artifacts.kinds import CANDIDATES, DATASET, EVALUATION, SCORED_CANDIDATES
+from pipeline.dag.contract import Context, Input, Inputs, Outcome, Params, stage
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from pipeline.artifacts.reader import Artifact
+    from pipeline.artifacts.writer import ArtifactWriter
+    from pipeline.methods.lists import PassageLists
+    from pipeline.methods.metrics import Qrels
+    from pipeline.stages.tables import Candidates
+
+RANKED = " + ranker"
+MIXED = " + ranker and retriever mixed"
+VALIDATION = "validation"
+
+
+class EvaluateParams(Params):
+    """What is measured on which runs.
+
+    Attributes:
+        names: one for each artifact wired to `runs`, in order. A name that comes again is another
+            seed of the same system. A run with ranker scores also gives its re-ranked and its
+            mixed run.
+        untrained: names of systems without seeds (BM25, a model as released).
+        splits: whose queries; the mix's weight is chosen on `validation` alone.
+        measures: by ir-measures' names; those that look deeper than a run goes are left out for it.
+        compared: the measure of the comparisons.
+        comparisons: pairs of names; empty means each system with the one before it.
+        answer_depths: answer@k, where the dataset has answers.
+    """
+
+    names: list[str]
+    untrained: list[str] = []
+    splits: list[str] = [VALIDATION, "dev"]
+    measures: list[str] = ["RR@10", "Success@1", "Success@5", "Success@20", "Success@50", "nDCG@10"]
+    compared: str = "RR@10"
+    comparisons: list[list[str]] = []
+    answer_depths: list[int] = [5, 20, 100]
+    shown: list[str] = Field(default=["RR@10", "Success@5", "Success@50"])
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One ranking of all evaluated queries, and how deep it goes."""
+
+    name: str
+    lists: PassageLists
+    scores: npt.NDArray[np.floating]
+    depth: int
+
+
+@dataclass
+class Measured:
+    """Per-query values by system and measure: one row a seed."""
+
+    values: dict[str, dict[str, list[npt.NDArray[np.float64]]]] = field(default_factory=dict)
+
+    def add(self, system: str, measured: Mapping[str, npt.NDArray[np.float64]]) -> None:
+        """Keep another seed's values of a system."""
+        for measure, values in measured.items():
+            self.values.setdefault(system, {}).setdefault(measure, []).append(values)
+
+
+@stage(
+    params=EvaluateParams,
+    inputs={"dataset": DATASET, "runs": Input((CANDIDATES, SCORED_CANDIDATES), many=True)},
+    output=EVALUATION,
+    libraries=("ir-measures", "numpy"),
+)
+def evaluate(
+    inputs: Inputs, params: EvaluateParams, writer: ArtifactWriter, context: Context
+) -> Outcome:
+    """Measure every run on every split, compare them pairwise, write TREC runs."""
+    from pipeline.reports.ladder import claims, ladder
+    from pipeline.stages import tables
+
+    dataset, artifacts = inputs["dataset"], inputs.many("runs")
+    if len(artifacts) != len(params.names):
+        raise ValueError(
+            f"{len(artifacts)} runs are wired and {len(params.names)} names given: one for each"
+        )
+    qrels = tables.qrels_of(dataset)
+    weights = _weights(artifacts, dataset, qrels, params)
+    document: dict[str, Any] = {"weights": weights, "splits": {}}
+    texts, warnings, rows = [], [], []
+    with writer.folder("runs") as folder:
+        for split in params.splits:
+            queries = _judged(tables.queries_of(dataset, [split]), qrels)
+            context.progress.start(f"measuring {split}", len(artifacts), "runs")
+            measured = Measured()
+            for number, artifact in enumerate(artifacts):
+                found = tables.Candidates.read(artifact).of_queries(queries)
+                for run in _runs(params.names[number], found, weights.get(str(number))):
+                    measured.add(run.name, _measure(run, queries, qrels, dataset, params))
+                    _write_trec(folder / split, run, dataset, number)
+                context.progress.advance(1)
+            result = _summary(measured, params)
+            document["splits"][split] = {"queries": len(queries), **result}
+            rows.append(_per_query(measured, queries))
+            title = f"{split} ({len(queries)} queries)"
+            shown = ladder(result["systems"], params.shown)
+            texts.append(f"{title}\n{shown}\n\n{claims(result['comparisons'])}")
+            if split == VALIDATION:
+                warnings = _losing_rankers(result["systems"], params)
+    writer.document("metrics.json", document)
+    _write_per_query(writer, rows)
+    return Outcome(
+        rows_in=len(artifacts),
+        rows_out=len(artifacts),
+        unit="runs",
+        metrics={"weights": weights},
+        warnings=warnings,
+        report="\n\n".join(texts),
+    )
+
+
+def _judged(queries: npt.NDArray[np.integer], qrels: Qrels) -> npt.NDArray[np.integer]:
+    """Those of the queries that have a judgement."""
+    import numpy as np
+
+    return queries[np.isin(queries, qrels.query_indices)]
+
+
+# Runs -------------------------------------------------------------------------------------
+
+
+def _runs(name: str, found: Candidates, weight: float | None) -> list[Run]:
+    """The retriever's run and, where a ranker scored it, the re-ranked and the mixed one."""
+    depth = int(found.lists.lengths.max(initial=0))
+    runs = [Run(name, found.lists, found.scores, depth)]
+    if found.ranker_scores is None:
+        return runs
+    runs.append(_reordered(name + RANKED, found, found.ranker_scores, depth))
+    if weight is not None:
+        runs.append(_reordered(name + MIXED, found, _mixed(found, weight), depth))
+    return runs
+
+
+def _reordered(name: str, found: Candidates, scores: npt.NDArray[np.floating], depth: int) -> Run:
+    """By `scores` where they are known; below those, the rest in the retriever's order."""
+    import numpy as np
+
+    lowest = np.nanmin(scores) if np.isfinite(scores).any() else 0.0
+    known = np.where(np.isnan(scores), lowest - found.lists.ranks, scores.astype(np.float64))
+    order = found.lists.ordered_by(known)
+    return Run(name, found.lists.ranked(known), known[order], depth)
+
+
+def _mixed(found: Candidates, weight: float) -> npt.NDArray[np.float64]:
+    import numpy as np
+
+    from pipeline.methods import mixing
+
+    scored = ~np.isnan(_ranker_scores(found))
+    part = found.keep(scored)
+    values = np.full(len(scored), np.nan)
+    values[scored] = mixing.mixed(part.lists, part.scores, _ranker_scores(part), weight)
+    return values
+
+
+def _ranker_scores(found: Candidates) -> npt.NDArray[np.float32]:
+    assert found.ranker_scores is not None
+    return found.ranker_scores
+
+
+def _weights(
+    artifacts: Sequence[Artifact], dataset: Artifact, qrels: Qrels, params: EvaluateParams
+) -> dict[str, float]:
+    """The ranker's share in the mix for each scored run, chosen on validation."""
+    from pipeline.methods import metrics, mixing
+    from pipeline.stages import tables
+
+    if VALIDATION not in params.splits:
+        return {}
+    queries = _judged(tables.queries_of(dataset, [VALIDATION]), qrels)
+    weights = {}
+    for number, artifact in enumerate(artifacts):
+        if artifact.kind_name != SCORED_CANDIDATES.name:
+            continue
+        found = tables.Candidates.read(artifact).of_queries(queries)
+        part = found.keep(found.ranker_scores == found.ranker_scores)
+
+        def value(lists: PassageLists) -> float:
+            measured = metrics.measure(lists, qrels, queries, [params.compared])
+            return float(measured[params.compared].mean())
+
+        choice = mixing.choose_weight(part.lists, part.scores, _ranker_scores(part), value)
+        weights[str(number)] = choice.weight
+    return weights
+
+
+# Measures ---------------------------------------------------------------------------------
+
+
+def _measure(
+    run: Run,
+    queries: npt.NDArray[np.integer],
+    qrels: Qrels,
+    dataset: Artifact,
+    params: EvaluateParams,
+) -> dict[str, npt.NDArray[np.float64]]:
+    from pipeline.methods import metrics
+
+    names = [name for name in params.measures if _cutoff(name) <= run.depth]
+    measured = dict(metrics.measure(run.lists, qrels, queries, names))
+    depths = [depth for depth in params.answer_depths if depth <= run.depth]
+    if depths and dataset.rows("answers"):
+        measured |= _answer_measures(run, queries, dataset, depths)
+    return measured
+
+
+def _cutoff(name: str) -> int:
+    _, _, cutoff = name.partition("@")
+    return int(cutoff) if cutoff else 0
+
+
+def _answer_measures(
+    run: Run, queries: npt.NDArray[np.integer], dataset: Artifact, depths: Sequence[int]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """answer@k over the queries that have answers."""
+    import numpy as np
+
+    from pipeline.methods.answers import first_matches
+    from pipeline.methods.filters import window
+
+    table = dataset.read("answers")
+    answers = dict(zip(table["query_index"].to_pylist(), table["answers"].to_pylist(), strict=True))
+    lists = run.lists.of(queries)
+    lists = lists.keep(window(lists, 1, max(depths)))
+    texts = _texts(dataset, np.unique(lists.passage_indices))
+    matches = first_matches(
+        lists, [answers.get(int(query), []) for query in queries], texts.__getitem__, max(depths)
+    )
+    return {f"answer@{depth}": matches.at(depth) for depth in depths}
+
+
+def _texts(dataset: Artifact, wanted: npt.NDArray[np.integer]) -> dict[int, str]:
+    """Texts of the given passages, reading one shard at a time."""
+    texts: dict[int, str] = {}
+    for shard in dataset.shards("passages"):
+        inside = wanted[(wanted >= shard.first_row) & (wanted < shard.first_row + shard.rows)]
+        if len(inside):
+            column = shard.read(["text"])["text"].take(inside - shard.first_row)
+            texts |= dict(zip(inside.tolist(), column.to_pylist(), strict=True))
+    return texts
+
+
+def _summary(measured: Measured, params: EvaluateParams) -> dict[str, Any]:
+    """Means and deviations over seeds, comparisons, and what a perfect ranker could reach."""
+    import numpy as np
+
+    from pipeline.methods.statistics import SystemScores, compare
+
+    systems = {
+        name: {
+            measure: SystemScores(name, np.stack(values), name in params.untrained)
+            for measure, values in by_measure.items()
+        }
+        for name, by_measure in measured.values.items()
+    }
+    pairs = params.comparisons or _neighbours(list(systems))
+    compared = compare(
+        [(systems[a][params.compared], systems[b][params.compared]) for a, b in pairs]
+    )
+    return {
+        "systems": {
+            name: {
+                measure: {
+                    "mean": scores.mean,
+                    "deviation": scores.deviation,
+                    "seeds": len(scores.values),
+                }
+                for measure, scores in by_measure.items()
+            }
+            for name, by_measure in systems.items()
+        },
+        "comparisons": [asdict(comparison) for comparison in compared],
+    }
+
+
+def _neighbours(names: Sequence[str]) -> list[list[str]]:
+    """Each system with the one before; what was re-ranked, with the run it re-ranks."""
+    pairs = []
+    ladder = [name for name in names if not name.endswith((RANKED, MIXED))]
+    for before, name in zip(ladder, ladder[1:], strict=False):
+        pairs.append([name, before])
+    pairs += [[name, name.removesuffix(RANKED)] for name in names if name.endswith(RANKED)]
+    return pairs
+
+
+def _losing_rankers(systems: Mapping[str, Mapping[str, Any]], params: EvaluateParams) -> list[str]:
+    """A warning for each ranker that does not rank better than its retriever."""
+    warnings = []
+    for name, values in systems.items():
+        if not name.endswith(RANKED):
+            continue
+        ranker = values[params.compared]["mean"]
+        retriever = systems[name.removesuffix(RANKED)][params.compared]["mean"]
+        if ranker <= retriever:
+            warnings.append(
+                f"on validation the ranker alone ({params.compared} {ranker:.3f}) does not rank "
+                f"better than the retriever ({retriever:.3f}) whose candidates it re-ranks; "
+                "denoising with it can do harm"
+            )
+    return warnings
+
+
+# Files ------------------------------------------------------------------------------------
+
+
+def _write_trec(folder: Path, run: Run, dataset: Artifact, number: int) -> None:
+    """`query Q0 passage rank score tag`, in our rank order."""
+    import numpy as np
+
+    folder.mkdir(parents=True, exist_ok=True)
+    query_ids = dataset.read("queries", ["query_id"])["query_id"]
+    passages = np.unique(run.lists.passage_indices)
+    ids = _ids(dataset, passages)
+    tag = re.sub(r"[^\w.@-]+", "_", run.name)
+    with (folder / f"{number:02d}_{tag}.trec").open("w", encoding="utf-8") as file:
+        place = 0
+        for query, found in run.lists:
+            query_id = query_ids[query].as_py()
+            for rank, passage in enumerate(found.tolist(), start=1):
+                score = float(run.scores[place])
+                file.write(f"{query_id} Q0 {ids[passage]} {rank} {score:.6f} {tag}\n")
+                place += 1
+
+
+def _ids(dataset: Artifact, wanted: npt.NDArray[np.integer]) -> dict[int, str]:
+    ids: dict[int, str] = {}
+    for shard in dataset.shards("passages"):
+        inside = wanted[(wanted >= shard.first_row) & (wanted < shard.first_row + shard.rows)]
+        if len(inside):
+            column = shard.read(["passage_id"])["passage_id"].take(inside - shard.first_row)
+            ids |= dict(zip(inside.tolist(), column.to_pylist(), strict=True))
+    return ids
+
+
+def _per_query(measured: Measured, queries: npt.NDArray[np.integer]) -> list[dict[str, Any]]:
+    """Rows of the per-query table for measures that cover all queries."""
+    return [
+        {"query_index": queries, "run": f"{system}#{seed}", "measure": measure, "value": values}
+        for system, by_measure in measured.values.items()
+        for measure, seeds in by_measure.items()
+        for seed, values in enumerate(seeds)
+        if len(values) == len(queries)
+    ]
+
+
+def _write_per_query(writer: ArtifactWriter, parts: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+    import pyarrow as pa
+
+    tables = [
+        pa.table(
+            {
+                "query_index": pa.array(part["query_index"], pa.int32()),
+                "run": pa.repeat(part["run"], len(part["value"])),
+                "measure": pa.repeat(part["measure"], len(part["value"])),
+                "value": part["value"],
+            }
+        )
+        for split in parts
+        for part in split
+    ]
+    writer.write_table("per_query", pa.concat_tables(tables))

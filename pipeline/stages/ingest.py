@@ -1,0 +1,89 @@
+"""Reading a text collection into a Dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline.artifacts.kinds import DATASET
+from pipeline.artifacts.writer import ArtifactWriter
+from pipeline.dag.contract import (
+    Context,
+    FileSource,
+    Inputs,
+    Outcome,
+    OutsideSource,
+    PackageSource,
+    Params,
+    ValueSource,
+    stage,
+)
+from pipeline.sources.registry import SourceConfiguration, outside
+
+
+class IngestParams(Params):
+    """Parameters of `ingest`.
+
+    Attributes:
+        source: what to read, told apart by `format`.
+        on_problem: `fail` stops at the first bad row with its file and line; `skip` leaves bad rows
+            out and counts them by reason.
+        validation_share: part of the training queries to move to validation, in groups that share a
+            query text, a relevant passage or its title, where the source has no validation queries.
+        passages_per_shard: passages per shard: the unit of later parallel work and of resuming.
+    """
+
+    source: SourceConfiguration
+    on_problem: Literal["fail", "skip"] = "fail"
+    validation_share: float = Field(default=0.1, ge=0, lt=1)
+    passages_per_shard: int = Field(default=10_000, gt=0)
+
+
+def _sources(params: IngestParams) -> Sequence[OutsideSource]:
+    named = outside(params.source)
+    return (
+        *(FileSource(str(path)) for path in named.files),
+        *(PackageSource(name) for name in named.packages),
+        *(ValueSource(name, value) for name, value in named.values.items()),
+    )
+
+
+@stage(params=IngestParams, output=DATASET, draws=True, sources=_sources)
+def ingest(
+    inputs: Inputs, params: IngestParams, writer: ArtifactWriter, context: Context
+) -> Outcome:
+    """Read a text collection and check it: passages, queries by split, and their labels."""
+    from pipeline.sources.assemble import Assembly
+    from pipeline.sources.records import Problems
+    from pipeline.sources.registry import open_source
+
+    assembly = Assembly(
+        open_source(params.source, Problems(params.on_problem)),
+        passages_per_shard=params.passages_per_shard,
+        validation_share=params.validation_share,
+        seed=context.seed,
+    )
+    shards = writer.shards("passages")
+    done = shards.done()
+    context.progress.start("passages", None)
+    for index, table in enumerate(assembly.passages()):
+        if index not in done:
+            shards.write(index, table)
+        context.progress.advance(table.num_rows)
+    tables = assembly.finish()
+    writer.write_table("queries", tables.queries)
+    writer.write_table("qrels", tables.qrels)
+    writer.write_table("answers", tables.answers)
+    writer.write_table("excluded", tables.excluded)
+    writer.write_table("negatives", tables.negatives)
+    writer.write_table("hidden_qrels", tables.hidden_qrels)
+    report = tables.report
+    return Outcome(
+        rows_in=report.rows_in,
+        rows_out=report.rows_out,
+        dropped=report.dropped,
+        counts=report.counts,
+        warnings=report.warnings,
+    )

@@ -1,0 +1,113 @@
+"""Stage `mine`: the exact top-k passages of each query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from pipeline.artifacts.kinds import CANDIDATES, DATASET, EMBEDDINGS, TOKENS
+from pipeline.dag.contract import Context, Inputs, Outcome, Params, Progress, stage
+
+if TYPE_CHECKING:
+    from pipeline.artifacts.reader import Artifact
+    from pipeline.artifacts.writer import ArtifactWriter
+    from pipeline.stages.tables import QueryBlock
+
+
+class MineParams(Params):
+    """Whose candidates are searched for, and how deep.
+
+    Attributes:
+        depths: split -> candidates per query.
+        remove_positives: splits whose known positives (and copies of them) are taken out before
+            the ranking is cut. Evaluation needs them in.
+        backend: `auto` is faiss on the GPU where there is one, else faiss on the CPU.
+        queries_per_shard: queries that a worker searches with in one pass over the corpus.
+    """
+
+    depths: dict[str, int] = {"train": 200, "validation": 100, "dev": 100}
+    remove_positives: list[str] = ["train"]
+    backend: Literal["auto", "faiss_cpu", "faiss_gpu", "torch"] = "auto"
+    queries_per_shard: int = Field(default=4096, ge=1)
+
+
+@dataclass(frozen=True)
+class _MakeWork:
+    """Settles the backend once per artifact."""
+
+    embeddings: Artifact
+    params: MineParams
+    writer: ArtifactWriter
+
+    def __call__(self) -> _MineBlock:
+        return _MineBlock(self)
+
+
+class _MineBlock:
+    def __init__(self, made: _MakeWork) -> None:
+        from pipeline.models.device import choose_device
+
+        self._made = made
+        self._device = choose_device()
+        backend = made.params.backend
+        if backend == "auto":
+            backend = "faiss_gpu" if self._device.type == "cuda" else "faiss_cpu"
+        self._backend = made.writer.settle("backend", backend)
+
+    def __call__(self, task: QueryBlock, progress: Progress) -> dict[str, Any]:
+        from pipeline.search.topk import ExactSearch
+        from pipeline.stages import tables
+
+        embeddings = self._made.embeddings
+        search = ExactSearch(
+            tables.query_vectors(embeddings, task.queries),
+            task.depth,
+            backend=self._backend,
+            device=str(self._device),
+            excluded=task.excluded,
+        )
+        found = search.search(tables.vector_blocks(embeddings.shards("passages")))
+        candidates = tables.Candidates.of_top_k(task.queries, found)
+        self._made.writer.shards("candidates").write(task.index, candidates.table())
+        progress.advance(len(task.queries))
+        return {"backend": self._backend, "candidates": len(candidates.scores)}
+
+
+@stage(
+    params=MineParams,
+    inputs={"embeddings": EMBEDDINGS, "dataset": DATASET, "tokens": TOKENS},
+    output=CANDIDATES,
+    libraries=("faiss-gpu", "faiss-cpu"),
+)
+def mine(inputs: Inputs, params: MineParams, writer: ArtifactWriter, context: Context) -> Outcome:
+    """Search each query's best passages over the whole corpus, exactly."""
+    from pipeline.distributed.shards import run_shards
+    from pipeline.stages import tables
+
+    known = tables.never_negative(inputs["dataset"], inputs["tokens"])
+    blocks = tables.query_blocks(
+        inputs["dataset"], params.depths, params.remove_positives, params.queries_per_shard, known
+    )
+    done = writer.shards("candidates").done()
+    todo = [block for block in blocks if block.index not in done]
+    rows = sum(len(block.queries) for block in blocks)
+    context.progress.start("searching", rows, "queries")
+    context.progress.advance(rows - sum(len(block.queries) for block in todo))
+    reports = run_shards(
+        _MakeWork(inputs["embeddings"], params, writer),
+        todo,
+        context.resources,
+        context.progress,
+    )
+    return Outcome(
+        rows_in=rows,
+        rows_out=rows,
+        unit="queries",
+        counts={
+            "candidates": sum(report["candidates"] for report in reports),
+            "positives_removed": sum(len(block.excluded.query_row) for block in blocks),
+        },
+        device=reports[0]["backend"] if reports else "",
+    )

@@ -1,0 +1,84 @@
+"""Stage `pseudo_label`: unlabelled queries labelled by the ranker (RocketQA step 4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from pipeline.artifacts.kinds import CALIBRATION, DATASET, SCORED_CANDIDATES, TRAINING_LISTS
+from pipeline.dag.contract import Context, Input, Inputs, Outcome, Params, stage
+
+if TYPE_CHECKING:
+    from pipeline.artifacts.writer import ArtifactWriter
+
+
+class PseudoLabelParams(Params):
+    """When the ranker is sure.
+
+    Attributes:
+        split: whose queries are labelled.
+        positive_above: the most probable candidate is the positive where it lies above this.
+        negative_below: candidates below this are negatives, in rank order.
+        depth: last rank that is looked at.
+        num_negatives: negatives per query at most (the paper: 4 on MS MARCO, 1 on NQ).
+    """
+
+    split: str = "unlabelled"
+    positive_above: float = Field(default=0.9, ge=0, le=1)
+    negative_below: float = Field(default=0.1, ge=0, le=1)
+    depth: int = Field(default=50, ge=1)
+    num_negatives: int = Field(default=4, ge=1)
+
+
+@stage(
+    params=PseudoLabelParams,
+    inputs={
+        "dataset": DATASET,
+        "candidates": SCORED_CANDIDATES,
+        "calibration": Input((CALIBRATION,), optional=True),
+    },
+    output=TRAINING_LISTS,
+    libraries=("numpy",),
+)
+def pseudo_label(
+    inputs: Inputs, params: PseudoLabelParams, writer: ArtifactWriter, context: Context
+) -> Outcome:
+    """Label the unlabelled queries for which the ranker is sure of a positive and a negative."""
+    import numpy as np
+
+    from pipeline.methods.lists import PassageLists
+    from pipeline.methods.pseudo_labels import pseudo_labels
+    from pipeline.stages import tables
+
+    dataset = inputs["dataset"]
+    queries = tables.queries_of(dataset, [params.split])
+    found = tables.Candidates.read(inputs["candidates"]).of_queries(queries)
+    labels = pseudo_labels(
+        found.lists,
+        tables.probabilities(found, inputs.get("calibration")),
+        num_negatives=params.num_negatives,
+        negative_below=params.negative_below,
+        positive_above=params.positive_above,
+        depth=params.depth,
+    )
+    labelled = labels.negatives.query_indices
+    positives = PassageLists.from_lengths(labelled, np.ones(len(labelled)), labels.positives)
+    writer.write_table("lists", tables.training_lists(positives, labels.negatives))
+    hidden = tables.pairs_of(dataset, "hidden_qrels")
+    with_hidden = np.isin(labelled, hidden.lists().query_indices)
+    right = hidden.contains(labelled[with_hidden], labels.positives[with_hidden])
+    metrics = (
+        {"precision_on_hidden_labels": float(right.mean()), "hidden_labels": int(len(right))}
+        if len(right)
+        else {}
+    )
+    missing = len(queries) - len(found.lists)
+    return Outcome(
+        rows_in=len(queries),
+        rows_out=len(labelled),
+        unit="queries",
+        dropped={**labels.dropped, **({"not scored": missing} if missing else {})},
+        counts=dict(labels.counts),
+        metrics=metrics,
+    )

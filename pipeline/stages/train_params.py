@@ -1,0 +1,72 @@
+"""Parameters that all training stages share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from pipeline.dag.contract import Params
+
+if TYPE_CHECKING:
+    from pipeline.training.loop import TrainingPlan
+    from pipeline.training.optimizer import OptimizerPlan
+
+
+class TrainParams(Params):
+    """Optimisation, batches and checkpoints.
+
+    Attributes:
+        global_batch_size: rows of a step over all workers; the workers must divide it.
+        num_train_epochs: passes over the rows.
+        max_steps: number of steps, in place of `num_train_epochs`.
+        learning_rate: the peak.
+        schedule: `bert` (warm-up, then not re-based decay: the released retriever training),
+            `linear` (warm-up, then linear to 0), `constant`.
+        warmup_ratio: share of the steps that warm up.
+        weight_decay: decoupled; not on biases and LayerNorm.
+        max_grad_norm: gradients are clipped to this global norm.
+        precision: of the matrix products; `auto` is bfloat16 where the device computes in it.
+        token_budget: padded tokens that a worker puts through the model at once; a larger batch
+            goes through in pieces.
+        checkpoint_steps: a checkpoint is kept every so many steps.
+        replicate: another number is another run: other batches, other dropout, other head.
+    """
+
+    global_batch_size: int = Field(default=32, ge=1)
+    num_train_epochs: float = Field(default=1.0, gt=0)
+    max_steps: int | None = None
+    learning_rate: float = Field(default=3e-5, gt=0)
+    schedule: Literal["bert", "linear", "constant"] = "bert"
+    warmup_ratio: float = Field(default=0.1, ge=0, le=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    token_budget: int = Field(default=8192, ge=1)
+    checkpoint_steps: int = Field(default=500, ge=1)
+    replicate: int = 0
+
+    def optimizer(self) -> OptimizerPlan:
+        """How one model is updated."""
+        from pipeline.training.optimizer import OptimizerPlan
+
+        return OptimizerPlan(
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            max_gradient_norm=self.max_grad_norm,
+            schedule=self.schedule,
+            warmup_ratio=self.warmup_ratio,
+        )
+
+    def plan(self, seed: int, model: str) -> TrainingPlan:
+        """The training of one model, by the name its objective gives it."""
+        from pipeline.training.loop import TrainingPlan
+
+        return TrainingPlan(
+            seed=seed + self.replicate,
+            global_batch_size=self.global_batch_size,
+            optimizers={model: self.optimizer()},
+            num_train_epochs=self.num_train_epochs,
+            max_steps=self.max_steps,
+            checkpoint_steps=self.checkpoint_steps,
+        )

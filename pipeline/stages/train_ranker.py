@@ -1,0 +1,131 @@
+"""Stage `train_ranker`: a cross-encoder trained on the retriever's own errors (RocketQA step 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from pipeline.artifacts.kinds import BASE_MODEL, RANKER, RETRIEVER, TOKENS, TRAINING_LISTS
+from pipeline.dag.contract import Context, Input, Inputs, Outcome, stage
+from pipeline.stages.train_params import TrainParams
+from pipeline.stages.training_run import read_lists, run_training
+
+if TYPE_CHECKING:
+    from pipeline.artifacts.reader import Artifact
+    from pipeline.artifacts.writer import ArtifactWriter
+    from pipeline.models.cross_encoder import CrossEncoder
+    from pipeline.training.loop import TrainingPlan
+    from pipeline.training.ranker import RankerObjective
+    from pipeline.training.rows import TrainingPairs, TrainingRows
+    from pipeline.training.world import World
+
+
+class TrainRankerParams(TrainParams):
+    """The ranker's head and loss, and its optimisation.
+
+    Attributes:
+        head: `pooled_two_class` (the paper: tanh pooler, two classes) or `cls_logit`.
+        dropout: before the last layer.
+        loss: `pointwise` over single pairs (the paper), or `listwise` over a positive and its
+            negatives.
+        num_negatives: negatives of a list, for `listwise`.
+        adversarial: length of the perturbation of the word embeddings (the released code: 0.01);
+            none by default.
+    """
+
+    head: Literal["pooled_two_class", "cls_logit"] = "pooled_two_class"
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    loss: Literal["pointwise", "listwise"] = "pointwise"
+    num_negatives: int = Field(default=4, ge=1)
+    adversarial: float | None = None
+    schedule: Literal["bert", "linear", "constant"] = "constant"
+    learning_rate: float = Field(default=1e-5, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup_ratio: float = Field(default=0.0, ge=0, le=1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    start: Artifact
+    tokens: Artifact
+    rows: TrainingPairs | TrainingRows
+    params: TrainRankerParams
+    plan: TrainingPlan
+
+    def objective(self, world: World, precision: str) -> RankerObjective:
+        import torch
+
+        from pipeline.stages import tables
+        from pipeline.training.ranker import RankerObjective
+
+        # The head's fresh weights are drawn, alike on every rank.
+        torch.manual_seed(self.plan.seed)
+        return RankerObjective(
+            model=self._model().to(world.device),
+            store=tables.open_tokens(self.tokens),
+            rows=self.rows,
+            adversarial=self.params.adversarial,
+            token_budget=self.params.token_budget,
+            precision=precision,  # type: ignore[arg-type]
+        )
+
+    def _model(self) -> CrossEncoder:
+        from pipeline.models.cross_encoder import CrossEncoder, CrossEncoderConfig
+        from pipeline.models.dual_encoder import tower_folder
+
+        folder = self.start.folder("model")
+        if self.start.kind_name == RANKER.name:
+            return CrossEncoder.load(folder)
+        if self.start.kind_name == RETRIEVER.name:
+            folder = tower_folder(folder, "passage")
+        config = CrossEncoderConfig(head=self.params.head, dropout=self.params.dropout)
+        return CrossEncoder.from_base(folder, config)
+
+    def save(self, objective: Any, folder: Path, facts: Mapping[str, Any]) -> None:
+        from pipeline.models.card import Card
+
+        objective.model.save(
+            folder,
+            tokenizer=self.tokens.folder("tokenizer"),
+            pair_max_len=self.tokens.document("template.json")["tokenization"]["pair_max_len"],
+            card=Card(
+                "Re-ranker",
+                f"A cross-encoder trained with a {self.params.loss} loss.",
+                {name: value for name, value in facts.items() if name != "resumed_at"},
+            ),
+        )
+
+
+@stage(
+    params=TrainRankerParams,
+    inputs={
+        "base": Input((BASE_MODEL, RETRIEVER, RANKER)),
+        "tokens": TOKENS,
+        "lists": Input((TRAINING_LISTS,), many=True),
+    },
+    output=RANKER,
+    draws=True,
+    libraries=("torch", "transformers"),
+)
+def train_ranker(
+    inputs: Inputs, params: TrainRankerParams, writer: ArtifactWriter, context: Context
+) -> Outcome:
+    """Train a cross-encoder to tell positives from the retriever's candidates."""
+    from pipeline.training.rows import TrainingPairs, TrainingRows
+
+    lists = read_lists(inputs)
+    rows: TrainingPairs | TrainingRows
+    dropped: Mapping[str, int] = {}
+    if params.loss == "pointwise":
+        rows = TrainingPairs.from_lists(lists)
+    else:
+        rows = TrainingRows.from_lists(lists, params.num_negatives)
+        dropped = rows.dropped
+    prepared = _Prepared(
+        inputs["base"], inputs["tokens"], rows, params, params.plan(context.seed, "ranker")
+    )
+    return run_training(prepared, params.precision, lists, dropped, writer, context)

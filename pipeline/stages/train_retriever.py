@@ -1,0 +1,136 @@
+"""Stage `train_retriever`: a dual encoder trained against other queries' passages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from pipeline.artifacts.kinds import BASE_MODEL, DATASET, RETRIEVER, TOKENS, TRAINING_LISTS
+from pipeline.dag.contract import Context, Input, Inputs, Outcome, stage
+from pipeline.stages.encoder_params import EncoderParams
+from pipeline.stages.train_params import TrainParams
+from pipeline.stages.training_run import read_lists, run_training
+
+if TYPE_CHECKING:
+    from pipeline.artifacts.reader import Artifact
+    from pipeline.artifacts.writer import ArtifactWriter
+    from pipeline.training.loop import TrainingPlan
+    from pipeline.training.retriever import RetrieverObjective
+    from pipeline.training.rows import TrainingRows
+    from pipeline.training.world import World
+
+
+class TrainRetrieverParams(TrainParams):
+    """The retriever, what it is compared with, and its optimisation.
+
+    Attributes:
+        encoder: its shape. Ignored where training starts from a retriever, which keeps its own.
+        negatives: `cross_batch` compares a query with all passages of the global batch (the
+            paper), `in_batch` with those of its group of `in_batch_group_size` rows.
+        in_batch_group_size: rows of a group, for `in_batch`.
+        num_negatives: hard negatives of a row. A list with P positives and 4 P negatives gives 4 P
+            rows with 1 (the paper's lines), or P rows with 4.
+        mask_known_positives: leave known positives of a row's query, and equal texts, out of its
+            negatives. The released code does not.
+    """
+
+    encoder: EncoderParams = EncoderParams()
+    negatives: Literal["cross_batch", "in_batch"] = "cross_batch"
+    in_batch_group_size: int = Field(default=32, ge=1)
+    num_negatives: int = Field(default=1, ge=0)
+    mask_known_positives: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    start: Artifact
+    tokens: Artifact
+    dataset: Artifact
+    rows: TrainingRows
+    params: TrainRetrieverParams
+    plan: TrainingPlan
+
+    def objective(self, world: World, precision: str) -> RetrieverObjective:
+        from pipeline.models.dual_encoder import DualEncoder, DualEncoderConfig
+        from pipeline.stages import tables
+        from pipeline.training.retriever import RetrieverObjective
+
+        folder = self.start.folder("model")
+        model = (
+            DualEncoder.load(folder)
+            if self.start.kind_name == RETRIEVER.name
+            else DualEncoder.from_base(
+                folder, DualEncoderConfig(**self.params.encoder.model_dump())
+            )
+        )
+        params = self.params
+        return RetrieverObjective(
+            model=model.to(world.device),
+            store=tables.open_tokens(self.tokens),
+            rows=self.rows,
+            known=self._known() if params.mask_known_positives else None,
+            negatives=params.negatives,
+            in_batch_group_size=params.in_batch_group_size,
+            token_budget=params.token_budget,
+            precision=precision,  # type: ignore[arg-type]
+        )
+
+    def _known(self):  # type: ignore[no-untyped-def]
+        """Labelled and suspected positives, and those that the lists themselves call positive."""
+        from pipeline.methods.filters import KnownPairs
+        from pipeline.stages import tables
+
+        own = KnownPairs.of((self.rows.query_indices, self.rows.positives))
+        labelled = tables.positives_of(self.dataset)
+        return (own | labelled | tables.pairs_of(self.dataset, "excluded")).lists()
+
+    def save(self, objective: Any, folder: Path, facts: Mapping[str, Any]) -> None:
+        from pipeline.models.card import Card
+
+        lengths = self.tokens.document("template.json")["tokenization"]
+        objective.model.save(
+            folder,
+            tokenizer=self.tokens.folder("tokenizer"),
+            query_max_len=lengths["query_max_len"],
+            passage_max_len=lengths["passage_max_len"],
+            card=Card(
+                "Dense retriever",
+                f"A dual encoder trained with {self.params.negatives.replace('_', '-')} negatives.",
+                {name: value for name, value in facts.items() if name != "resumed_at"},
+            ),
+        )
+
+
+@stage(
+    params=TrainRetrieverParams,
+    inputs={
+        "base": Input((BASE_MODEL, RETRIEVER)),
+        "tokens": TOKENS,
+        "dataset": DATASET,
+        "lists": Input((TRAINING_LISTS,), many=True),
+    },
+    output=RETRIEVER,
+    draws=True,
+    libraries=("torch", "transformers"),
+)
+def train_retriever(
+    inputs: Inputs, params: TrainRetrieverParams, writer: ArtifactWriter, context: Context
+) -> Outcome:
+    """Train a dual encoder on lists of positives and hard negatives."""
+    from pipeline.training.rows import TrainingRows
+
+    lists = read_lists(inputs)
+    rows = TrainingRows.from_lists(lists, params.num_negatives)
+    prepared = _Prepared(
+        inputs["base"],
+        inputs["tokens"],
+        inputs["dataset"],
+        rows,
+        params,
+        params.plan(context.seed, "retriever"),
+    )
+    return run_training(prepared, params.precision, lists, rows.dropped, writer, context)

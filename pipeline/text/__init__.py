@@ -1,0 +1,1 @@
+"""Tokenisers, input layouts and the token store: everything between text and model input."""

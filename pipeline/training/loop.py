@@ -1,0 +1,362 @@
+"""The training loop of every objective: the same code in one process and in many."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.methods import schedules
+from pipeline.models.device import describe
+from pipeline.training.batches import Batches, IntArray
+from pipeline.training.checkpoints import CheckpointStore
+from pipeline.training.journal import Journal
+from pipeline.training.optimizer import OptimizerPlan, build_optimizer, parameters_of
+from pipeline.training.state import load_information, load_state, save_state, weights_of
+from pipeline.training.world import World
+
+MEASURED_STEPS = 5
+JOURNAL = "training.jsonl"
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or a gradient is not a finite number."""
+
+
+class Progress(Protocol):
+    """Where the loop shows how far it is. Only rank 0's is used."""
+
+    def start(self, what: str, total: int | None, unit: str = "rows") -> None:
+        """Begin counting `what` up to `total`."""
+
+    def advance(self, amount: int) -> None:
+        """Count `amount` more as done."""
+
+    def note(self, text: str) -> None:
+        """Show a line."""
+
+
+class Objective(Protocol):
+    """What is trained, on which rows, with which loss."""
+
+    @property
+    def models(self) -> Mapping[str, nn.Module]:
+        """The trained models by name; each has its own optimizer, and is saved in checkpoints."""
+
+    @property
+    def row_count(self) -> int:
+        """Number of training rows; steps are handed row numbers below it."""
+
+    @property
+    def rows_per_group(self) -> int:
+        """Rows that must stay on one rank together: a rank's share is a multiple of it."""
+
+    def describe(self, global_batch_size: int) -> str:
+        """What a global batch compares, for the line shown at the start."""
+
+    def step(self, rows: IntArray, world: World) -> Mapping[str, Tensor]:
+        """Leave in `.grad` this rank's gradient, whose mean over the ranks is the global one.
+
+        Random draws come from torch's default generators, which the loop has seeded. A model whose
+        parameters all stay without a gradient is not updated in this step.
+
+        Args:
+            rows: this rank's share of the global batch, as row numbers.
+            world: for gathering; every rank makes the same calls.
+
+        Returns:
+            Scalars whose mean over the ranks is wanted in the metrics; `loss` among them.
+        """
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Everything that shapes a training run beside the objective.
+
+    Attributes:
+        seed: of the batches' order and of dropout.
+        global_batch_size: rows of one step over all workers.
+        optimizers: one for each of the objective's models, by the model's name.
+        num_train_epochs: passes over the rows.
+        max_steps: number of steps in place of `num_train_epochs`.
+        checkpoint_steps: a checkpoint is kept every so many steps, and at the end.
+    """
+
+    seed: int
+    global_batch_size: int
+    optimizers: Mapping[str, OptimizerPlan]
+    num_train_epochs: float = 1.0
+    max_steps: int | None = None
+    checkpoint_steps: int = 500
+
+    def batches(self, rows: int) -> Batches:
+        """The batches of a training on `rows` rows."""
+        return Batches(
+            rows, self.global_batch_size, self.seed, self.num_train_epochs, self.max_steps
+        )
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished training did.
+
+    Attributes:
+        steps: optimizer steps of the whole run.
+        resumed_at: steps that an earlier attempt had done.
+        dropped_per_epoch: rows left out of each epoch for filling no whole batch.
+        metrics: means over the last tenth of the steps; empty on ranks other than 0.
+    """
+
+    steps: int
+    resumed_at: int
+    dropped_per_epoch: int
+    metrics: Mapping[str, float]
+
+
+def train(
+    objective: Objective,
+    plan: TrainingPlan,
+    world: World,
+    checkpoints: CheckpointStore,
+    progress: Progress,
+    metrics_file: Path,
+) -> TrainingResult:
+    """Train the objective's models in place, from the last checkpoint where there is one.
+
+    A resumed run ends with the same weights, bit for bit on a CPU, as one that was never
+    interrupted; a finished run only restores its weights.
+
+    Args:
+        objective: what is trained.
+        plan: how.
+        world: this process among those that train together.
+        checkpoints: where the run's state is kept; every rank must find the same there.
+        progress: shows steps done; rank 0's alone.
+        metrics_file: JSON lines, one a step, written by rank 0; lines beyond the step that a run
+            resumes at are dropped. Checkpoints are put together in its folder.
+
+    Raises:
+        ValueError: the rows, the global batch and the workers do not fit together, or the
+            checkpoints belong to another plan.
+        TrainingDiverged: a loss or gradient is not finite.
+    """
+    run = _Run(objective, plan, world, checkpoints, progress, metrics_file)
+    first = run.resume()
+    total = run.batches.total_steps
+    if world.rank == 0:
+        progress.note(run.opening_line(first))
+        progress.start("training", total, unit="steps")
+        progress.advance(first)
+    for step in range(first, total):
+        run.step(step)
+        if (step + 1) % plan.checkpoint_steps == 0 or step + 1 == total:
+            run.save(step + 1)
+    return TrainingResult(
+        total, first, run.batches.dropped_per_epoch, run.journal.means(max(1, total // 10))
+    )
+
+
+class _Run:
+    """One attempt at a training run."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        plan: TrainingPlan,
+        world: World,
+        checkpoints: CheckpointStore,
+        progress: Progress,
+        metrics_file: Path,
+    ) -> None:
+        self.objective, self.plan, self.world = objective, plan, world
+        self.checkpoints, self.progress = checkpoints, progress
+        self.batches = plan.batches(objective.row_count)
+        _check_shares(plan, objective, world)
+        self.journal = Journal(metrics_file if world.rank == 0 else None)
+        self.optimizers = {
+            name: build_optimizer(model, plan.optimizers[name])
+            for name, model in objective.models.items()
+        }
+        # Beside the metrics: the system's own temporary folder may be too small for moments.
+        self.scratch = metrics_file.parent / "checkpoint-in-the-making"
+        self.seconds: list[float] = []
+        for model in objective.models.values():
+            model.train()
+
+    def resume(self) -> int:
+        """Restore the last checkpoint, or start alike on every rank; returns the steps done."""
+        found = self.checkpoints.latest()
+        done = found[0] if found else 0
+        if self.world.any(done != self.world.minimum(done)):
+            raise ValueError(
+                f"the workers see different checkpoints (rank {self.world.rank}: step {done}): "
+                "the checkpoints must lie where every node reads the same files"
+            )
+        if found is None:
+            self.journal.restart(None, 0)
+            for model in self.objective.models.values():
+                self.world.broadcast(weights_of(model).values())
+            return 0
+        folder = found[1]
+        self._check_same_plan(folder)
+        load_state(folder, self.objective.models, self.optimizers)
+        self.journal.restart(folder / JOURNAL, done)
+        return done
+
+    def step(self, step: int) -> None:
+        """Do 0-based step `step`."""
+        started = time.perf_counter()
+        _seed(self.plan.seed, step, self.world.rank)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        rows = self.batches.local_rows(step, self.world.rank, self.world.size)
+        scalars = self.objective.step(rows, self.world)
+        means = self.world.mean(torch.stack([value.detach().float() for value in scalars.values()]))
+        metrics = dict(zip(scalars, means.tolist(), strict=True))
+        metrics |= self._update(step, metrics["loss"])
+        seconds = time.perf_counter() - started
+        self.journal.write(
+            {
+                "step": step + 1,
+                "epoch": self.batches.epoch(step),
+                **metrics,
+                "rows_per_second": self.plan.global_batch_size / seconds,
+            }
+        )
+        self._show(step, seconds)
+
+    def _update(self, step: int, loss: float) -> dict[str, float]:
+        """Average, check, clip and apply the gradients; returns rates and norms."""
+        self.world.average_gradients(
+            p for optimizer in self.optimizers.values() for p in parameters_of(optimizer)
+        )
+        metrics: dict[str, float] = {}
+        norms: dict[str, float] = {}
+        for name, optimizer in self.optimizers.items():
+            limit = self.plan.optimizers[name].max_gradient_norm
+            norms[name] = float(nn.utils.clip_grad_norm_(parameters_of(optimizer), limit))
+        self._check_finite(step, {"loss": loss, **{f"{n} gradient": v for n, v in norms.items()}})
+        for name, optimizer in self.optimizers.items():
+            plan = self.plan.optimizers[name]
+            total = self.batches.total_steps
+            warmup = round(plan.warmup_ratio * total)
+            rate = plan.learning_rate * schedules.factor(plan.schedule, step, total, warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            prefix = f"{name}_" if len(self.optimizers) > 1 else ""
+            metrics |= {f"{prefix}learning_rate": rate, f"{prefix}gradient_norm": norms[name]}
+        return metrics
+
+    def _check_finite(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise TrainingDiverged(
+                    f"step {step + 1} of {self.batches.total_steps} (epoch "
+                    f"{self.batches.epoch(step)}): the {name} is {value}. The weights were "
+                    "not updated. Try a lower learning_rate, a longer warmup_ratio, or precision "
+                    "float32"
+                )
+
+    def save(self, done: int) -> None:
+        """Keep a checkpoint after `done` steps."""
+        if self.world.rank == 0:
+            information = {"step": done, "workers": self.world.size, "plan": self._identity()}
+            # One fixed name, so that a killed attempt leaves at most one behind.
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            self.scratch.mkdir(parents=True)
+            save_state(self.scratch, self.objective.models, self.optimizers, information)
+            self.journal.copy_to(self.scratch / JOURNAL)
+            self.checkpoints.save(done, self.scratch)
+            shutil.rmtree(self.scratch)
+        self.world.barrier()
+
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree in, as JSON has it."""
+        identity = asdict(self.plan) | {"rows": self.objective.row_count}
+        del identity["checkpoint_steps"]
+        for optimizer in identity["optimizers"].values():
+            optimizer["betas"] = list(optimizer["betas"])
+        return identity
+
+    def _check_same_plan(self, folder: Path) -> None:
+        saved, own = load_information(folder)["plan"], self._identity()
+        differing = [
+            f"{key}: {saved.get(key)} there, {own[key]} here"
+            for key in own
+            if saved.get(key) != own[key]
+        ]
+        if differing:
+            raise ValueError(
+                f"{folder} belongs to another training run ({'; '.join(differing)}): remove it, or "
+                "give this run another folder"
+            )
+
+    def opening_line(self, first: int) -> str:
+        """Devices, batch, negatives and steps in one line."""
+        total, size = self.batches.total_steps, self.world.size
+        workers = "1 process" if size == 1 else f"{size} workers"
+        if first == total:
+            return f"training was finished already: {total} steps"
+        resumed = f", resumed after step {first}" if first else ""
+        batch = self.plan.global_batch_size
+        return (
+            f"training with {workers} on {describe(self.world.device)}: global batch {batch}, "
+            f"{self.objective.describe(batch)}, {total} steps over {self.batches.rows} rows "
+            f"({self.batches.steps_per_epoch} steps an epoch, "
+            f"{self.batches.dropped_per_epoch} rows left over){resumed}"
+        )
+
+    def _show(self, step: int, seconds: float) -> None:
+        if self.world.rank != 0:
+            return
+        self.progress.advance(1)
+        self.seconds.append(seconds)
+        left = self.batches.total_steps - step - 1
+        if len(self.seconds) == MEASURED_STEPS and left:
+            # The first step also pays for memory and kernels, so the median speaks for the rest.
+            each = float(np.median(self.seconds))
+            self.progress.note(f"{each:.2g} s a step: about {_duration(each * left)} to go")
+
+
+def _check_shares(plan: TrainingPlan, objective: Objective, world: World) -> None:
+    if set(plan.optimizers) != set(objective.models):
+        raise ValueError(
+            f"optimizers are planned for {sorted(plan.optimizers)}, "
+            f"but the models are {sorted(objective.models)}"
+        )
+    batch, group = plan.global_batch_size, objective.rows_per_group
+    if batch % group:
+        raise ValueError(
+            f"global_batch_size {batch} is no multiple of the group size {group}: change either"
+        )
+    if batch % (world.size * group):
+        fitting = [n for n in range(1, world.size) if batch % (n * group) == 0]
+        whole = f" in whole groups of {group}" if group > 1 else ""
+        raise ValueError(
+            f"{world.size} workers cannot share a global batch of {batch} rows evenly{whole}: "
+            f"use {' or '.join(map(str, fitting))} workers, or another global_batch_size"
+        )
+
+
+def _seed(seed: int, step: int, rank: int) -> None:
+    """Seed torch for one step, so that dropout depends on neither restarts nor earlier steps."""
+    torch.manual_seed(
+        int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,104 @@
+"""Training lists (one query, its positives, its negatives) laid out as rows of equal shape."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.training.batches import IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRows:
+    """One query, one positive and `n` negatives a row.
+
+    Attributes:
+        query_indices: [R].
+        positives: passage indices, [R].
+        negatives: passage indices, [R, n]; n may be 0.
+        dropped: lists that gave no row, by reason.
+    """
+
+    query_indices: IntArray
+    positives: IntArray
+    negatives: IntArray
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.query_indices)
+
+    @property
+    def num_negatives(self) -> int:
+        """Negatives of each row."""
+        return int(self.negatives.shape[1])
+
+    @classmethod
+    def from_lists(cls, lists: pa.Table, num_negatives: int) -> TrainingRows:
+        """Rows of a table with columns `query_index`, `positives` and `negatives`.
+
+        A list's negatives are cut in order into groups of `num_negatives`, which its positives
+        share out in order, and each group and each positive is used: P positives with 4 P
+        negatives and `num_negatives=1` give 4 P rows, the first four with the first positive (the
+        layout of RocketQA's training lines). With fewer groups than positives the groups repeat.
+        """
+        queries: list[int] = []
+        positives: list[int] = []
+        negatives: list[list[int]] = []
+        dropped: Counter[str] = Counter()
+        for query, own_positives, own_negatives in _each_list(lists):
+            groups = len(own_negatives) // num_negatives if num_negatives else 1
+            if not own_positives or not groups:
+                reason = f"fewer than {num_negatives} negatives" if own_positives else "no positive"
+                dropped[reason] += 1
+                continue
+            count = max(len(own_positives), groups)
+            for number in range(count):
+                first = number * groups // count * num_negatives
+                queries.append(query)
+                positives.append(own_positives[number * len(own_positives) // count])
+                negatives.append(own_negatives[first : first + num_negatives])
+        shaped = np.array(negatives, dtype=np.int64).reshape(len(queries), num_negatives)
+        return cls(
+            np.array(queries, np.int64), np.array(positives, np.int64), shaped, dict(dropped)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingPairs:
+    """One query, one passage and whether it is relevant, a row.
+
+    Attributes:
+        query_indices: [R].
+        passage_indices: [R].
+        labels: 1.0 relevant, 0.0 not, [R].
+    """
+
+    query_indices: IntArray
+    passage_indices: IntArray
+    labels: np.ndarray[tuple[int], np.dtype[np.float32]]
+
+    def __len__(self) -> int:
+        return len(self.query_indices)
+
+    @classmethod
+    def from_lists(cls, lists: pa.Table) -> TrainingPairs:
+        """All positives and all negatives of a table as in `TrainingRows.from_lists`, flattened."""
+        queries: list[int] = []
+        passages: list[int] = []
+        labels: list[float] = []
+        for query, positives, negatives in _each_list(lists):
+            queries += [query] * (len(positives) + len(negatives))
+            passages += positives + negatives
+            labels += [1.0] * len(positives) + [0.0] * len(negatives)
+        return cls(
+            np.array(queries, np.int64), np.array(passages, np.int64), np.array(labels, np.float32)
+        )
+
+
+def _each_list(lists: pa.Table) -> Iterator[tuple[int, list[int], list[int]]]:
+    columns = (lists[name].to_pylist() for name in ("query_index", "positives", "negatives"))
+    return zip(*columns, strict=True)

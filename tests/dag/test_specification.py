@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.dag.contract import Input
+from pipeline.dag.specification import read_pipeline
+from pipeline.dag.yaml_nodes import SpecificationError, parse
+from tests.dag import toys
+
+HEAD = "name: toy\nroot: artifacts\nstages:\n  data: {uses: numbers}\n"
+
+
+def read(tmp_path, text, *settings):
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(text)
+    return read_pipeline(file, toys.registry(), settings)
+
+
+def test_every_mistake_is_reported_at_once_with_its_line(mistakes):
+    found = mistakes(
+        "name: toy\n"
+        "sed: 13\n"
+        "stages:\n"
+        "  data: {uses: numbers, params: {cuont: 4}}\n"
+        "  left: {uses: scal, inputs: {numbers: data}}\n"
+        "  right: {uses: scale, inputs: {numbers: dta}, param: {}}\n"
+        "  wrong: {uses: scale, inputs: {numbers: sum}}\n"
+        "  sum: {uses: total, inputs: {parts: [left, right], ofset: left}}\n"
+        "  bad:\n"
+        "    uses: scale\n"
+        "    inputs: {numbers: data}\n"
+        "    params:\n"
+        "      factor: 0\n"
+        "      mode: tims\n"
+        "      fail: 1\n"
+        "    resources: {wrokers: 2}\n"
+        "  lonely: {uses: scale}\n"
+    )
+    expected = [
+        ("2:1:", "unknown key 'sed' (did you mean 'seed'?)"),
+        ("4:34:", "unknown key 'cuont' (did you mean 'count'?)"),
+        ("5:16:", "unknown stage type 'scal' (did you mean 'scale'?)"),
+        ("6:42:", "no stage is called 'dta' (did you mean 'data'?)"),
+        ("6:48:", "unknown key 'param' in 'right' (did you mean 'params'?)"),
+        ("7:42:", "takes a Numbers, but 'sum' (total) makes a Total"),
+        ("8:53:", "stage type 'total' has no input 'ofset' (did you mean 'offset'?)"),
+        ("13:15:", "'factor': factor must be at least 1, got 0"),
+        ("14:13:", "(did you mean 'times'?)"),
+        ("15:13:", "'fail': input should be a valid boolean, got 1"),
+        ("16:17:", "unknown key 'wrokers' (did you mean 'workers'?)"),
+        ("17:3:", "needs input 'numbers', a Numbers; made by data, right"),
+    ]
+    assert len(found) == len(expected), "\n".join(found)
+    for line, (place, message) in zip(found, expected, strict=True):
+        assert line.startswith(place) and message in line, line
+
+
+def test_a_circle_is_spelled_out(mistakes):
+    (line,) = mistakes(
+        "stages:\n"
+        "  a: {uses: scale, inputs: {numbers: c}}\n"
+        "  b: {uses: scale, inputs: {numbers: a}}\n"
+        "  c: {uses: scale, inputs: {numbers: b}}\n"
+    )
+    names = line.rpartition(": ")[2].split(" → ")
+    assert "in a circle" in line and len(names) == 4 and names[0] == names[-1]
+
+
+def test_duplicate_keys_are_mistakes(mistakes):
+    found = mistakes(HEAD + "  data: {uses: numbers, params: {count: 1, count: 2}}\n")
+    assert found[0].startswith("5:3: key 'data' stands twice; first at line 4")
+    found = mistakes("stages:\n  data: {uses: numbers, params: {count: 1, count: 2}}\n")
+    assert found == ["2:44: key 'count' stands twice; first at line 2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages: [", "not YAML: while parsing a flow node"),
+        ("stages:\n  a_{x}: {inputs: {n: b_{x}}}\n", "names with braces need quotes inside {…}"),
+        ("- a\n", "a pipeline is a mapping"),
+        ("name: x\n", "needs `stages`"),
+        (HEAD + "seed: 1.5\n", "seed is a number without fraction, not 1.5"),
+        (HEAD + "  a b: {uses: numbers}\n", "use letters, digits, _ and -"),
+        (HEAD + "  x: {uses: scale, inputs: {numbers: [data]}}\n", "takes one stage, no list"),
+        (HEAD + "  x: {uses: total, inputs: {parts: []}}\n", "is an empty list"),
+        (HEAD + "  x: {uses: total, inputs: {parts: 'zzz*'}}\n", "no stage is called 'zzz*'"),
+        (HEAD + "  x:\n", "stage 'x' is a mapping"),
+        (HEAD + "  x: !!python/object:os.system {uses: numbers}\n", "tag "),
+        (HEAD + "  x: &x {uses: numbers, params: {path: *x}}\n", "refers to something it is part"),
+    ],
+)
+def test_other_mistakes(mistakes, text, message):
+    assert any(message in line for line in mistakes(text)), mistakes(text)
+
+
+def test_scalars_are_those_of_yaml_1_2():
+    tree, _ = parse("[1e-5, 5E3, on, no, true, ~, 0.5, -3, '7', 1:30, .5, 2024-01-01]", "x")
+    assert tree.plain() == [
+        1e-5, 5e3, "on", "no", True, None, 0.5, -3, "7", "1:30", 0.5, "2024-01-01"
+    ]  # fmt: skip
+
+
+def test_order_follows_the_wiring_and_else_the_file(tmp_path):
+    pipeline = read(
+        tmp_path,
+        "stages:\n"
+        "  last: {uses: total, inputs: {parts: [b, a]}}\n"
+        "  z: {uses: draw}\n"
+        "  b: {uses: scale, inputs: {numbers: a}}\n"
+        "  a: {uses: numbers}\n",
+    )
+    assert pipeline.names == ["z", "a", "b", "last"]
+    assert pipeline["last"].inputs == {"parts": ("b", "a")}
+    assert pipeline.below(["a"]) == {"a", "b", "last"}
+    assert pipeline.above(["b"]) == {"a", "b"}
+    assert pipeline.name == "pipeline"
+
+
+def test_defaults_nested_models_and_tuples(tmp_path):
+    text = "stages: {d: {uses: numbers, params: {options: {rate: 1}, paths: [a, b]}}}"
+    params = read(tmp_path, text)["d"].params
+    assert params.options.rate == 1.0 and params.options.deep and params.paths == ("a", "b")
+
+
+def test_nested_mistakes_have_their_line(mistakes):
+    found = mistakes(
+        "stages:\n  d:\n    uses: numbers\n    params:\n      options:\n        dep: 1\n"
+    )
+    assert found[0].startswith("6:9:") and "'options.dep' (did you mean 'deep'?)" in found[0]
+
+
+def test_set_overrides(tmp_path):
+    text = HEAD + "  x: {uses: scale, inputs: {numbers: data}}\n"
+    pipeline = read(
+        tmp_path,
+        text,
+        "stages.data.params.count=9",
+        "stages.data.params.options.rate=1e-3",
+        "seed=7",
+        "stages.*.resources.workers=0",
+        "stages.x.params.mode=plus",
+    )
+    assert pipeline["data"].params.count == 9 and pipeline["data"].params.options.rate == 1e-3
+    assert pipeline.seed == 7 and pipeline["x"].params.mode == "plus"
+    assert {stage.resources.workers for stage in pipeline.stages} == {0}
+    assert read(tmp_path, text, "stages.x=null").names == ["data"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("stages.dta.params.count=1", "no stage is called 'dta' (did you mean 'data'?)"),
+        ("stages.data.params.cuont=1", "unknown key 'cuont' (did you mean 'count'?)"),
+        ("stages.data.parms.count=1", "a stage has no 'parms' (did you mean 'params'?)"),
+        ("sed=1", "nothing called 'sed' can be set (did you mean 'seed'?)"),
+        ("stages.data.params.count", "write --set path.to.value=VALUE"),
+        ("stages.data.params.count=[", "not YAML"),
+        ("stages.data.params.count=x", "'count': input should be a valid integer"),
+        ("stages.data.uses.x=1", "'x' cannot be set below a single value"),
+    ],
+)
+def test_set_mistakes_name_the_option(mistakes, setting, message):
+    found = mistakes(HEAD, setting)
+    assert any(line.startswith(f"--set {setting}: ") and message in line for line in found), found
+
+
+def test_extends_merges_by_name(tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "name: base\nroot: here\nseed: 5\nstages:\n"
+        "  data: {uses: numbers, params: {count: 4, options: {rate: 0.5}}}\n"
+        "  x: {uses: scale, inputs: {numbers: data}, params: {factor: 3}}\n"
+        "  gone: {uses: draw}\n"
+    )
+    (tmp_path / "recipes").mkdir()
+    file = tmp_path / "recipes" / "recipe.yaml"
+    file.write_text(
+        "extends: ../base.yaml\nstages:\n"
+        "  data: {params: {options: {deep: false}}}\n"
+        "  x: {uses: draw}\n"
+        "  gone: null\n"
+        "  new: {uses: scale, inputs: {numbers: data}}\n"
+    )
+    pipeline = read_pipeline(file, toys.registry())
+    assert (pipeline.name, pipeline.root, pipeline.seed) == ("recipe", "here", 5)
+    assert pipeline.names == ["data", "x", "new"]
+    params = pipeline["data"].params
+    assert (params.count, params.options.rate, params.options.deep) == (4, 0.5, False)
+    # Another type starts afresh: the old one's input and parameters are gone.
+    assert pipeline["x"].type.name == "draw" and pipeline["x"].inputs == {}
+
+
+def test_extends_mistakes_stand_where_they_were_written(tmp_path):
+    (tmp_path / "base.yaml").write_text("stages:\n  data: {uses: numbers, params: {cuont: 1}}\n")
+    file = tmp_path / "recipe.yaml"
+    file.write_text("extends: base.yaml\nstages:\n  dta: null\n  x: {uses: draw, params: {y: 1}}\n")
+    with pytest.raises(SpecificationError) as caught:
+        read_pipeline(file, toys.registry())
+    places = [
+        f"{p.position.source.rpartition('/')[2]}:{p.position.line}" for p in caught.value.problems
+    ]
+    assert places == ["base.yaml:2", "recipe.yaml:3", "recipe.yaml:4"]
+
+
+def test_extends_cycles_and_missing_files(tmp_path):
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    with pytest.raises(SpecificationError, match=r"a\.yaml → b\.yaml → a\.yaml"):
+        read_pipeline(tmp_path / "a.yaml", toys.registry())
+    (tmp_path / "c.yaml").write_text("name: c\nextends: nowhere.yaml\n")
+    with pytest.raises(SpecificationError, match=r"c\.yaml:2:10: cannot read .*nowhere\.yaml"):
+        read_pipeline(tmp_path / "c.yaml", toys.registry())
+
+
+ROUNDS = """\
+stages:
+  data: {uses: numbers}
+  start: {uses: draw}
+repeat:
+  rounds: 3
+  stages:
+    x_{round}: {uses: scale, inputs: {numbers: "x_{previous}"}, params: {factor: "{round}"}}
+  first:
+    x_{round}: {inputs: {numbers: start}}
+"""
+
+
+def test_rounds_unroll(tmp_path):
+    pipeline = read(tmp_path, ROUNDS)
+    assert pipeline.names == ["data", "start", "x_1", "x_2", "x_3"]
+    assert pipeline["x_1"].inputs == {"numbers": ("start",)}
+    assert pipeline["x_3"].inputs == {"numbers": ("x_2",)}
+    assert [pipeline[f"x_{n}"].params.factor for n in (1, 2, 3)] == [1, 2, 3]
+    assert read(tmp_path, ROUNDS, "repeat.rounds=1").names == ["data", "start", "x_1"]
+    chosen = read(tmp_path, ROUNDS, "stages.x_2.params.factor=9")
+    assert chosen["x_2"].params.factor == 9 and chosen["x_3"].params.factor == 3
+
+
+def test_seeds_unroll_and_wildcards_gather_them(tmp_path):
+    pipeline = read(
+        tmp_path,
+        "seed: 1\nstages:\n"
+        "  sum: {uses: total, inputs: {parts: 'r_s*'}}\n"
+        "  own: {uses: draw}\n"
+        "repeat:\n"
+        "- seeds: [7, 8]\n"
+        "  stages:\n"
+        "    r_s{seed}: {uses: draw}\n"
+        "- {seeds: [7, 8], rounds: 2, stages: {'q_{seed}_{round}': {uses: draw}}}\n",
+    )
+    assert pipeline["sum"].inputs == {"parts": ("r_s7", "r_s8")}
+    seeds = {stage.name: stage.seed for stage in pipeline.stages}
+    assert seeds["own"] == 1 and seeds["r_s8"] == 8 and seeds["q_7_2"] == 7
+    assert {"q_7_1", "q_7_2", "q_8_1", "q_8_2"} <= set(seeds)
+
+
+@pytest.mark.parametrize(
+    ("repeat", "message"),
+    [
+        ("{rounds: 2, stages: {x: {uses: draw}}}", "put {round} into its name"),
+        ("{rounds: 0, stages: {}}", "rounds is a number from 1, not 0"),
+        ("{seeds: [1, 1], stages: {}}", "list of different numbers"),
+        ("{stages: {}}", "needs `rounds: n` or `seeds: [..]`"),
+        ("{round: 2, stages: {}}", "unknown key 'round' in repeat (did you mean 'rounds'?)"),
+        ("{rounds: 2}", "needs `stages`"),
+        ("{rounds: 1, stages: {'x_{runde}': {uses: draw}}}", "unknown placeholder '{runde}'"),
+        ("{rounds: 1, stages: {'data': {uses: draw}}}", "put {round} into its name"),
+    ],
+)
+def test_repeat_mistakes(mistakes, repeat, message):
+    found = mistakes(HEAD + f"repeat: {repeat}\n")
+    assert any(line.startswith("5:") and message in line for line in found), found
+
+
+def test_stage_types_cannot_take_the_runners_folders(tmp_path):
+    (tmp_path / "pipeline.yaml").write_text(HEAD)
+    with pytest.raises(ValueError, match="no stage type can be called 'refs'"):
+        read_pipeline(tmp_path / "pipeline.yaml", {"refs": toys.draw})
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_acyclic_graph_is_ordered(tmp_path_factory, data):
+    count = data.draw(st.integers(1, 8))
+    rank = data.draw(st.permutations(range(count)))
+    edges = {
+        child: data.draw(
+            st.sets(st.sampled_from([p for p in range(count) if rank[p] < rank[child]]))
+        )
+        if rank[child]
+        else set()
+        for child in range(count)
+    }
+    lines = ["stages:"]
+    for child, parents in edges.items():
+        given_ = ", ".join(f"s{p}" for p in sorted(parents))
+        wiring = f", inputs: {{parts: [{given_}]}}" if parents else ""
+        lines.append(f"  s{child}: {{uses: gather{wiring}}}")
+    file = tmp_path_factory.mktemp("graph") / "p.yaml"
+    file.write_text("\n".join(lines))
+    gather = replace(
+        toys.total,
+        name="gather",
+        inputs={"parts": Input((toys.TOTAL,), many=True, optional=True)},
+    )
+    names = read_pipeline(file, {"gather": gather}).names
+    # Stable: at every place stands the first stage of the file whose parents stand before it.
+    placed: list[str] = []
+    for _ in range(count):
+        placed.append(
+            next(
+                f"s{c}"
+                for c in range(count)
+                if f"s{c}" not in placed and {f"s{p}" for p in edges[c]} <= set(placed)
+            )
+        )
+    assert names == placed

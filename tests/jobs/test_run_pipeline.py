@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.dag import toys
+
+JOB = Path(__file__).parents[2] / "jobs" / "run_pipeline.py"
+
+
+@pytest.fixture(scope="module")
+def job():
+    spec = importlib.util.spec_from_file_location("run_pipeline", JOB)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["run_pipeline"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["run_pipeline"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipeline.yaml").write_text(toys.PIPELINE.format(root="artifacts"))
+    (tmp_path / "other.yaml").write_text("stages: {a: {uses: draw}}\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "verb", "file", "stage"),
+    [
+        ([], "run", "pipeline.yaml", ""),
+        (["other.yaml"], "run", "other.yaml", ""),
+        (["run", "other.yaml"], "run", "other.yaml", ""),
+        (["plan"], "plan", "pipeline.yaml", ""),
+        (["gc", "other.yaml", "--apply"], "gc", "other.yaml", ""),
+        (["why", "left"], "why", "pipeline.yaml", "left"),
+        (["why", "--root", "x", "left", "other.yaml"], "why", "other.yaml", "left"),
+    ],
+)
+def test_verbs_and_files(job, folder, words, verb, file, stage):
+    options = job.options_of(words)
+    assert (options.verb, options.file, options.stage) == (verb, file, stage)
+
+
+def test_options(job, folder):
+    line = "--only a,b --only c --from d --until e --force f --set seed=1 --set root=x,y"
+    options = job.options_of([*line.split(), "--root", "r", "--keep-going", "--strict-code"])
+    assert options.selection.only == ("a", "b", "c") and options.selection.start == ("d",)
+    assert options.selection.until == ("e",) and options.selection.force == ("f",)
+    assert options.settings == ("seed=1", "root=x,y") and options.root == "r"
+    assert options.keep_going and options.strict_code and not options.apply
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["plam"], "'plam' is neither a verb nor a file (did you mean 'plan'?)"),
+        (["why"], "why: name a stage"),
+        (["plan", "a.yaml", "b.yaml"], "one pipeline file at a time"),
+        (["--kep-going"], "unrecognized arguments"),
+    ],
+)
+def test_mistakes_on_the_command_line_end_with_2(job, folder, capsys, words, message):
+    with pytest.raises(SystemExit) as ended:
+        job.options_of(words)
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_exit_codes(job, folder, capsys):
+    registry = toys.registry()
+    assert job.main(["plan"], registry) == 0
+    assert job.main(["--set", "stages.left.params.fail=true"], registry) == 3
+    assert job.main(["--set", "stages.left.params.fial=true"], registry) == 2
+    assert job.main([], registry) == 0
+    assert job.main(["plan", "missing.yaml"], registry) == 2
+    assert "cannot read missing.yaml" in capsys.readouterr().err
+    assert (folder / "artifacts" / "runs").is_dir()
+
+
+def test_under_a_job_a_relative_root_goes_to_artifact_root(job, folder, monkeypatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    monkeypatch.setenv("ARTIFACT_ROOT", str(folder / "shared"))
+    assert job.main([], toys.registry()) == 0
+    assert (folder / "shared" / "artifacts" / "refs" / "toy" / "sum.json").is_file()
+    assert not (folder / "artifacts").exists()

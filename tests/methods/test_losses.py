@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.methods import losses
+
+
+def literal_contrastive(
+    scores: np.ndarray, labels: list[int], excluded: np.ndarray, temperature: float
+) -> float:
+    total = 0.0
+    for row, label in enumerate(labels):
+        kept = [j for j in range(scores.shape[1]) if not excluded[row, j]]
+        weights = [np.exp(scores[row, j] / temperature) for j in kept]
+        total -= np.log(np.exp(scores[row, label] / temperature) / sum(weights))
+    return total / len(labels)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.05])
+def test_contrastive_equals_the_written_out_sum(temperature: float):
+    generator = torch.Generator().manual_seed(3)
+    scores = torch.randn(4, 7, generator=generator, dtype=torch.float64)
+    labels = torch.tensor([0, 3, 6, 2])
+    excluded = torch.rand(4, 7, generator=generator) < 0.3
+    excluded[torch.arange(4), labels] = False
+    expected = literal_contrastive(scores.numpy(), labels.tolist(), excluded.numpy(), temperature)
+    assert losses.contrastive(scores, labels, excluded, temperature).item() == pytest.approx(
+        expected
+    )
+
+
+def test_contrastive_of_equal_scores_is_the_logarithm_of_the_candidates():
+    loss = losses.contrastive(torch.zeros(3, 8), torch.tensor([0, 1, 2]))
+    assert loss.item() == pytest.approx(np.log(8))
+
+
+def test_contrastive_counts_in_float32_and_survives_large_dot_products():
+    scores = torch.tensor([[300.0, 301.0, -400.0]], dtype=torch.bfloat16)
+    loss = losses.contrastive(scores, torch.tensor([0]))
+    assert loss.dtype == torch.float32
+    # bfloat16 holds 300 and 302 here (steps of 2); the loss of that pair is exact in float32.
+    gap = (scores[0, 1].float() - scores[0, 0].float()).item()
+    assert loss.item() == pytest.approx(np.log1p(np.exp(gap)), rel=1e-6)
+
+
+def test_excluded_candidates_get_no_gradient_and_a_lonely_positive_no_loss():
+    scores = torch.randn(2, 4, requires_grad=True)
+    excluded = torch.tensor([[False, True, False, True], [True, False, True, True]])
+    loss = losses.contrastive(scores, torch.tensor([0, 1]), excluded)
+    loss.backward()
+    assert scores.grad is not None
+    assert (scores.grad[excluded] == 0).all()
+    assert scores.grad[1, 1] == 0
+
+
+def test_gradients_pass_gradcheck():
+    scores = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([4, 0, 2])
+    excluded = torch.zeros(3, 5, dtype=torch.bool)
+    excluded[0, 1] = True
+    assert torch.autograd.gradcheck(
+        lambda each: losses.contrastive(each, labels, excluded, 0.5), [scores]
+    )
+    assert torch.autograd.gradcheck(losses.listwise, [scores])
+    pairs = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda each: losses.pointwise(each, torch.tensor([1, 0, 0, 1])), [pairs]
+    )
+
+
+def test_pointwise_is_the_two_class_softmax_cross_entropy():
+    classes = torch.randn(6, 2, dtype=torch.float64) * 5
+    labels = torch.tensor([0, 1, 1, 0, 1, 0])
+    expected = torch.nn.functional.cross_entropy(classes, labels)
+    torch.testing.assert_close(losses.pointwise(classes[:, 1] - classes[:, 0], labels), expected)
+
+
+def test_listwise_takes_the_first_as_positive_and_ignores_padding():
+    logits = torch.tensor([[2.0, 1.0, 0.0], [0.5, -1.0, 99.0]])
+    absent = torch.tensor([[False, False, False], [False, False, True]])
+    expected = -(
+        np.log(np.exp(2) / (np.exp(2) + np.exp(1) + 1))
+        + np.log(np.exp(0.5) / (np.exp(0.5) + np.exp(-1)))
+    )
+    assert losses.listwise(logits, absent).item() == pytest.approx(expected / 2)
+
+
+@pytest.mark.parametrize(("ranks", "batch_size", "negatives"), [(1, 3, 0), (2, 3, 1), (4, 2, 4)])
+def test_labels_point_at_the_positives_of_the_gathered_candidates(
+    ranks: int, batch_size: int, negatives: int
+):
+    gathered: list[tuple[str, int, int]] = []
+    for rank in range(ranks):
+        gathered += [("positive", rank, row) for row in range(batch_size)]
+        gathered += [("negative", rank, row) for row in range(batch_size) for _ in range(negatives)]
+    for rank in range(ranks):
+        labels = losses.candidate_labels(rank, batch_size, negatives)
+        found = [gathered[label] for label in labels.tolist()]
+        assert found == [("positive", rank, row) for row in range(batch_size)]
+
+
+def test_mean_over_ranks_is_the_loss_of_the_global_batch():
+    """Two ranks of 3 queries against all candidates equal one rank of 6, in value and gradient."""
+    torch.manual_seed(0)
+    queries = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    positives = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    negatives = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    leaves = [queries, positives, negatives]
+
+    def rank_loss(rank: int, batch_size: int) -> Tensor:
+        rows = slice(rank * batch_size, (rank + 1) * batch_size)
+        parts = [
+            torch.cat(pair)
+            for pair in zip(positives.split(batch_size), negatives.split(batch_size), strict=True)
+        ]
+        labels = losses.candidate_labels(rank, batch_size, 1)
+        return losses.contrastive(queries[rows] @ torch.cat(parts).T, labels)
+
+    whole = torch.autograd.grad(rank_loss(0, 6), leaves)
+    halves = torch.autograd.grad((rank_loss(0, 3) + rank_loss(1, 3)) / 2, leaves)
+    for one, other in zip(whole, halves, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_known_positives_are_masked_by_content_except_the_label():
+    candidate_hashes = torch.tensor([10, 20, 10, 30, 40, 20])
+    # Query 0 has positives 10 and 40; query 1 has 20 only, padded by itself.
+    positive_hashes = torch.tensor([[10, 40], [20, 20]])
+    excluded = losses.known_positives(positive_hashes, candidate_hashes, torch.tensor([0, 1]))
+    assert excluded.int().tolist() == [[0, 0, 1, 0, 1, 0], [0, 0, 0, 0, 0, 1]]

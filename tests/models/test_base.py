@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoTokenizer
+
+from pipeline.models import base
+from pipeline.models.base import BaseModelError, find, identify
+from pipeline.models.base_folder import (
+    BaseFacts,
+    ScratchSizes,
+    check_native,
+    maximum_length,
+    write_base,
+    write_scratch,
+)
+from pipeline.models.dual_encoder import DualEncoder
+from pipeline.models.encoder import TensorBatch, TextEncoder
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub_cache(
+    tmp_path: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A hub cache that holds `owner/tiny` at `COMMIT`, and no network."""
+    cache = tmp_path / "hub"
+    repository = cache / "models--owner--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    shutil.copytree(checkpoints["bert"], repository / "snapshots" / COMMIT)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    return cache
+
+
+def test_a_folder_is_identified_by_the_files_that_are_used(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(checkpoints["bert"], tmp_path / "copy")
+    identity = identify(str(checkpoints["bert"]))
+    assert identity is not None
+    assert identity.startswith("sha256:")
+    (folder / "README.md").write_text("other words")
+    assert identify(str(folder)) == identity
+    (folder / "vocab.txt").write_text("another")
+    assert identify(str(folder)) != identity
+
+
+def test_a_hub_model_is_identified_by_the_caches_commit(hub_cache: Path) -> None:
+    assert identify("owner/tiny") == f"commit:{COMMIT}"
+    assert identify("owner/other") is None
+    assert identify("owner/other", "f" * 40) == "commit:" + "f" * 40
+    source = find("owner/tiny")
+    assert source.folder.name == COMMIT
+    with pytest.raises(BaseModelError, match="hf download owner/other"):
+        find("owner/other")
+
+
+def test_an_incomplete_snapshot_is_not_taken(hub_cache: Path) -> None:
+    snapshot = hub_cache / "models--owner--tiny" / "snapshots" / COMMIT
+    (snapshot / "model.safetensors").unlink()
+    with pytest.raises(BaseModelError, match=f"not wholly.*--revision {COMMIT}"):
+        find("owner/tiny")
+
+
+def test_only_needed_files_are_downloaded(
+    hub_cache: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["config.json", "model.safetensors", "tokenizer.json", "modeling_x.py", "onnx/m.onnx"]
+    asked: dict[str, Any] = {}
+
+    class Api:
+        def model_info(self, model: str, revision: str | None) -> SimpleNamespace:
+            siblings = [SimpleNamespace(rfilename=name) for name in names]
+            return SimpleNamespace(sha=COMMIT, siblings=siblings)
+
+    def download(model: str, **options: Any) -> str:
+        asked.update(options, model=model)
+        return str(checkpoints["bert"])
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    source = find("owner/new", online=True)
+    assert source.identity == f"commit:{COMMIT}"
+    assert asked["allow_patterns"] == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert asked["revision"] == COMMIT
+    names[1] = "pytorch_model.bin"
+    with pytest.raises(BaseModelError, match="pickle"):
+        find("owner/new", online=True)
+
+
+def test_neither_folder_nor_hub_id() -> None:
+    with pytest.raises(BaseModelError, match="neither a folder nor a hub id"):
+        identify("./no/such/folder")
+
+
+def test_pickled_weights_are_refused_with_a_command_that_works(
+    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(checkpoints["bert"], tmp_path / "old")
+    model = AutoModel.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(BaseModelError, match="convert it once") as refused:
+        find(str(folder))
+    code = str(refused.value).split('python -c "')[1].split('"\n')[0]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "command", "exec"), {})
+    converted = find(str(tmp_path / "old-safetensors"))
+    weights = TextEncoder.load(converted.folder).word_embeddings.weight
+    assert torch.equal(weights, model.get_input_embeddings().weight)
+
+
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [
+        ("config.json", r"no config\.json"),
+        ("model.safetensors", "no weights"),
+        ("tokenizer.json", "no tokenizer"),
+    ],
+)
+def test_a_folder_with_a_part_missing(
+    checkpoints: dict[str, Path], tmp_path: Path, gone: str, message: str
+) -> None:
+    folder = shutil.copytree(checkpoints["bert"], tmp_path / "part")
+    (folder / gone).unlink()
+    with pytest.raises(BaseModelError, match=message):
+        find(str(folder))
+
+
+def test_remote_code_runs_for_nobody(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoints["bert"], tmp_path / "remote")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModel": "modeling_own.OwnModel"}
+    (folder / "modeling_own.py").write_text("raise SystemExit('remote code ran')")
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "own"}))
+    with pytest.raises(BaseModelError, match="auto_map"):
+        write_base(tmp_path / "refused", str(folder))
+    # A class of transformers' own reads it: taken, and the pointer to foreign code is left behind.
+    (folder / "config.json").write_text(json.dumps(config))
+    write_base(tmp_path / "taken", str(folder))
+    assert "auto_map" not in json.loads((tmp_path / "taken" / "config.json").read_text())
+    assert not (tmp_path / "taken" / "modeling_own.py").exists()
+    TextEncoder.load(tmp_path / "taken")
+
+
+def test_models_with_a_decoder_are_refused() -> None:
+    with pytest.raises(BaseModelError, match="decoder"):
+        check_native({"model_type": "t5"}, "some/t5")
+
+
+def test_a_copied_base_loads_and_keeps_no_truncation(
+    checkpoints: dict[str, Path], tmp_path: Path, kind: str
+) -> None:
+    folder = shutil.copytree(checkpoints[kind], tmp_path / "source")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["truncation"] = {
+        "max_length": 3,
+        "strategy": "LongestFirst",
+        "stride": 0,
+        "direction": "Right",
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    source = write_base(tmp_path / "base", str(folder))
+    assert json.loads((tmp_path / "base" / "tokenizer.json").read_text())["truncation"] is None
+    wanted = TextEncoder.load(folder).state_dict()
+    found = TextEncoder.load(tmp_path / "base").state_dict()
+    assert all(torch.equal(wanted[name], value) for name, value in found.items())
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "base")("w1 w2 w3 w4").input_ids) == 6
+    assert BaseFacts.read(tmp_path / "base").identity == source.identity
+    assert BaseFacts.read(tmp_path / "base").released_retriever() is None
+    assert maximum_length(tmp_path / "base") == (62 if "roberta" in kind else 64)
+
+
+def test_scratch_is_seeded_and_leaves_the_generator_alone(tmp_path: Path) -> None:
+    sizes = ScratchSizes(
+        vocab_size=30,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+    )
+    before = torch.get_rng_state()
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_scratch(tmp_path / name, sizes, seed)
+    assert torch.equal(before, torch.get_rng_state())
+    a, b, c = (TextEncoder.load(tmp_path / name).word_embeddings.weight for name in ("a", "b", "c"))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+    with pytest.raises(BaseModelError, match="multiple"):
+        write_scratch(tmp_path, sizes.model_copy(update={"num_attention_heads": 3}), 1)
+
+
+def test_the_default_comes_from_its_package_and_encodes_as_released(
+    tmp_path: Path, hub_cache: Path
+) -> None:
+    source = write_base(tmp_path / "base", base.DEFAULT_MODEL)
+    assert source.identity == identify(base.DEFAULT_MODEL)
+    assert source.origin == f"package {base.DEFAULT_PACKAGE}"
+    released = BaseFacts.read(tmp_path / "base").released_retriever()
+    assert released is not None
+    assert (released.pooling, released.normalize) == ("mean", True)
+    model = DualEncoder.from_base(tmp_path / "base", released).eval()
+    texts = ["How do I sort a list?", "list.sort orders the items of a list in place."]
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "base")(
+        texts, padding=True, return_tensors="np"
+    )
+    with torch.inference_mode():
+        found = model.encode_queries(
+            TensorBatch.from_tokens(SimpleNamespace(**tokens), torch.device("cpu"))
+        )
+    theirs = SentenceTransformer(str(source.folder), device="cpu").encode(texts)
+    np.testing.assert_allclose(found.numpy(), theirs, atol=1e-5)
+
+
+def test_a_changed_package_is_refused(
+    tmp_path: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"other")
+    monkeypatch.setattr(base, "_packaged_default", lambda: tmp_path)
+    with pytest.raises(BaseModelError, match="SHA-256 is not 53aa5117"):
+        find(base.DEFAULT_MODEL)
+    monkeypatch.setattr(base, "_packaged_default", lambda: None)
+    with pytest.raises(BaseModelError, match=f"pip install {base.DEFAULT_PACKAGE}"):
+        find(base.DEFAULT_MODEL)
+
+
+def test_identifying_imports_neither_torch_nor_transformers() -> None:
+    code = (
+        "import sys; from pipeline.models.base import identify; identify('a/b', online=False); "
+        "identify('sentence-transformers/all-MiniLM-L6-v2'); "
+        "assert not {'torch', 'transformers', 'ray'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

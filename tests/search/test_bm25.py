@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.search.bm25 import BM25Search, words
+from pipeline.search.ranking import Excluded
+
+TITLES = ["Paris", "", "Berlin", "", "Paris", "北京"]
+TEXTS = [
+    "capital of France, on the Seine",
+    "the Seine flows through Paris; Paris is old",
+    "capital of Germany",
+    "...",
+    "capital of France, on the Seine",
+    "中国的首都 capital",
+]
+
+
+def tables() -> list[pa.Table]:
+    whole = pa.table({"title": TITLES, "text": TEXTS})
+    return [whole.slice(0, 2), whole.slice(2)]
+
+
+def closed_form(query: str, k1: float, b: float) -> list[float]:
+    documents = [words(f"{title} {text}") for title, text in zip(TITLES, TEXTS, strict=True)]
+    mean = sum(map(len, documents)) / len(documents)
+    scores = []
+    for document in documents:
+        counts, total = Counter(document), 0.0
+        for word in words(query):
+            holding = sum(word in other for other in documents)
+            if counts[word]:
+                idf = math.log(1 + (len(documents) - holding + 0.5) / (holding + 0.5))
+                norm = k1 * (1 - b + b * len(document) / mean)
+                total += idf * counts[word] / (counts[word] + norm)
+        scores.append(total)
+    return scores
+
+
+@pytest.mark.parametrize("query", ["Paris France", "the capital", "首都 on the SEINE", "old old"])
+@pytest.mark.parametrize(("k1", "b"), [(0.9, 0.4), (1.5, 0.75)])
+def test_scores_and_order_are_those_of_the_formula(query: str, k1: float, b: float) -> None:
+    scores = closed_form(query, k1, b)
+    # Equal passages have equal scores and stand by index.
+    ranked = sorted((i for i in range(6) if scores[i] > 0), key=lambda i: (-scores[i], i))
+    found = BM25Search(tables(), k1=k1, b=b).search([query], depth=6)
+    assert found.passage_index[0, : found.counts[0]].tolist() == ranked
+    np.testing.assert_allclose(
+        found.score[0, : len(ranked)], [scores[i] for i in ranked], rtol=1e-5
+    )
+
+
+def test_passages_without_a_common_word_are_left_out() -> None:
+    found = BM25Search(tables()).search(["Germany", "unseen words", "", "!"], depth=3)
+    assert found.passage_index.tolist() == [[2, -1, -1], [-1] * 3, [-1] * 3, [-1] * 3]
+
+
+def test_excluded_passages_make_room() -> None:
+    excluded = Excluded(np.array([0, 0, 1]), np.array([0, 2, 4]))
+    found = BM25Search(tables()).search(["capital of France"] * 2, 2, excluded)
+    assert found.passage_index.tolist() == [[4, 5], [0, 2]]
+
+
+def test_ties_at_the_cut_are_resolved_by_index() -> None:
+    table = pa.table({"title": [""] * 50, "text": ["same words"] * 50})
+    found = BM25Search([table]).search(["same"], depth=7)
+    assert found.passage_index.tolist() == [list(range(7))]
+
+
+@pytest.mark.parametrize("texts", [[], ["", "..."]])
+def test_a_corpus_without_words_finds_nothing(texts: list[str]) -> None:
+    table = pa.table(
+        {"title": pa.array([""] * len(texts), pa.string()), "text": pa.array(texts, pa.string())}
+    )
+    search = BM25Search([table])
+    assert search.passages == len(texts)
+    assert search.search(["word"], depth=2).counts.tolist() == [0]
+
+
+def test_words_are_lower_case_and_unspaced_scripts_go_by_character() -> None:
+    assert words("The Café's 3.14 x_y") == ["the", "café", "s", "3", "14", "x_y"]
+    assert words("中国abc的 кот") == ["中", "国", "abc", "的", "кот"]

@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.artifacts.kinds import DATASET
+from pipeline.sources.assemble import Assembly, DatasetTables
+from pipeline.sources.content import clean, clean_title, passage_id_of
+from pipeline.sources.records import (
+    SPLITS,
+    Answers,
+    DataError,
+    Judgement,
+    Pair,
+    Passage,
+    Place,
+    Problems,
+    Query,
+    Source,
+)
+
+
+class Lists(Source):
+    """A source of records in memory."""
+
+    def __init__(self, problems: Problems, **streams):
+        super().__init__(problems)
+        self.streams = streams
+
+    def passages(self):
+        return iter(self.streams.get("passages", [Passage("p", "", "text")]))
+
+    def queries(self):
+        return iter(self.streams.get("queries", [Query("q", "ask", "train")]))
+
+    def judgements(self):
+        return iter(self.streams.get("judgements", [Judgement("q", "p", 1)]))
+
+    def answers(self):
+        return iter(self.streams.get("answers", []))
+
+    def negatives(self):
+        return iter(self.streams.get("negatives", []))
+
+    def excluded(self):
+        return iter(self.streams.get("excluded", []))
+
+    def hidden(self):
+        return iter(self.streams.get("hidden", []))
+
+
+def assemble(
+    on_problem="fail", *, shard=100, share=0.0, seed=1, **streams
+) -> tuple[list[pa.Table], DatasetTables]:
+    source = Lists(Problems(on_problem), **streams)
+    assembly = Assembly(source, passages_per_shard=shard, validation_share=share, seed=seed)
+    shards = list(assembly.passages())
+    tables = assembly.finish()
+    report = tables.report
+    assert report.rows_in == report.rows_out + sum(report.dropped.values())
+    assert pa.concat_tables(shards).schema == DATASET.schema("passages")
+    for name in ("queries", "qrels", "answers", "excluded", "negatives", "hidden_qrels"):
+        assert getattr(tables, name).schema == DATASET.schema(name)
+    return shards, tables
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(1, 60), shard=st.integers(1, 25))
+def test_shards_are_full_but_the_last(count, shard):
+    passages = [Passage(f"p{number}", "", "text") for number in range(count)]
+    judgements = [Judgement("q", "p0", 1)]
+    shards, _ = assemble(passages=passages, judgements=judgements, shard=shard)
+    assert [table.num_rows for table in shards[:-1]] == [shard] * (len(shards) - 1)
+    assert 1 <= shards[-1].num_rows <= shard
+    ids = pa.concat_tables(shards)["passage_id"].to_pylist()
+    assert ids == [f"p{number}" for number in range(count)]
+
+
+def test_repeated_ids_across_shards():
+    at = Place("corpus.tsv", 31)
+    passages = [Passage(f"p{number % 30}", "", "text", at) for number in range(31)]
+    judgements = [Judgement("q", "p29", 1)]
+    with pytest.raises(DataError, match=r"corpus.tsv:31: passage id 'p0' is used before"):
+        assemble(passages=passages, judgements=judgements, shard=4)
+    shards, tables = assemble("skip", passages=passages, judgements=judgements, shard=4)
+    assert sum(table.num_rows for table in shards) == 30
+    assert tables.qrels.to_pylist() == [{"query_index": 0, "passage_index": 29, "relevance": 1}]
+    assert tables.report.dropped == {"repeated passage id": 1}
+
+
+def test_texts_are_cleaned_on_purpose():
+    passages = [
+        Passage("a", "-", "tab\there, line\r\nend\x00, no\u00a0break  kept\u2028x "),
+        Passage("b", " \t", "\ufeffmark and e\u0301"),
+        Passage("c", "title only", " \n"),
+    ]
+    shards, tables = assemble(passages=passages, judgements=[Judgement("q", "c", 1)])
+    assert [tuple(row.values())[1:] for row in shards[0].to_pylist()] == [
+        ("", "tab here, line end , no\u00a0break  kept x"),
+        ("", "\ufeffmark and e\u0301"),
+        ("title only", ""),
+    ]
+    assert tables.report.counts["passages without a title"] == 2
+    assert tables.report.counts["passages without a text"] == 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=st.text())
+def test_clean_texts_fit_on_a_line_and_stay_clean(text):
+    cleaned = clean(text)
+    assert clean(cleaned) == cleaned
+    assert "\t" not in cleaned
+    assert len(cleaned.splitlines()) <= 1
+
+
+def test_titles():
+    assert clean_title(" - ") == "" == clean_title("")
+    assert clean_title("--") == "--"
+    assert passage_id_of("-", " a\tb") == passage_id_of("", "a b") != passage_id_of("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("streams", "message", "reason"),
+    [
+        ({"passages": [Passage("", "", "a")]}, "the id is empty", "passage without an id"),
+        (
+            {"queries": [Query("a b", "text", "train")]},
+            "query id 'a b' holds white space",
+            "query id with white space",
+        ),
+        ({"passages": [Passage("x", "-", "\r\n")]}, "'x' has no text", "empty passage"),
+        (
+            {"passages": [Passage("x", "", "\ud83d half")]},
+            "lone surrogate",
+            "passage with lone surrogates",
+        ),
+        ({"queries": [Query("x", " ", "train")]}, "'x' has no text", "empty query"),
+        (
+            {"queries": [Query("q", "again", "dev")]},
+            "query id 'q' is used before",
+            "repeated query id",
+        ),
+        (
+            {"judgements": [Judgement("x", "p", 1)]},
+            "judgement of query 'x'",
+            "judgement of an unknown query",
+        ),
+        (
+            {"judgements": [Judgement("q", "x", 1)]},
+            "judgement of passage 'x'",
+            "judgement of an unknown passage",
+        ),
+        (
+            {"judgements": [Judgement("q", "p", 2)]},
+            "relevance 2, which elsewhere is 1",
+            "conflicting relevance",
+        ),
+        (
+            {"judgements": [Judgement("u", "p", 1)]},
+            "also given as unlabelled",
+            "judgement of an unlabelled query",
+        ),
+        ({"negatives": [Pair("q", "x")]}, "negative of passage", "negative of an unknown passage"),
+        (
+            {"excluded": [Pair("x", "p")]},
+            "excluded passage of query",
+            "excluded passage of an unknown query",
+        ),
+        (
+            {"hidden": [Pair("x", "p")]},
+            "hidden label of query",
+            "hidden label of an unknown query",
+        ),
+        ({"answers": [Answers("x", ("a",))]}, "answers of query", "answers of an unknown query"),
+    ],
+)
+def test_every_problem_fails_with_its_place_or_is_counted(streams, message, reason):
+    good = {
+        "passages": [Passage("p", "", "text")],
+        "queries": [Query("q", "ask", "train"), Query("u", "free", "unlabelled")],
+        "judgements": [Judgement("q", "p", 1)],
+    }
+    placed = {
+        name: [record._replace(place=Place("file", 7)) for record in records]
+        for name, records in streams.items()
+    }
+    streams = {**good, **{name: good.get(name, []) + rows for name, rows in placed.items()}}
+    with pytest.raises(DataError, match=f"^file:7: .*{message}.*on_problem: skip"):
+        assemble(**streams)
+    shards, tables = assemble("skip", **streams)
+    assert tables.report.dropped == {reason: 1}
+    assert tables.qrels.num_rows == 1
+    assert shards[0].num_rows == 1
+
+
+def test_nothing_usable():
+    with pytest.raises(DataError, match="no usable passage"):
+        assemble(passages=[])
+    with pytest.raises(DataError, match="no usable query"):
+        assemble(queries=[], judgements=[])
+
+
+def test_queries_are_numbered_by_split_and_labels_follow():
+    queries = [
+        Query("u", "free", "unlabelled"),
+        Query("t", "later", "test"),
+        Query("d", "dev", "dev"),
+        Query("lost", "without label", "train"),
+        Query("b", "b", "train"),
+        Query("answered", "by answer only", "dev"),
+        Query("v", "v", "validation"),
+        Query("a", "a", "train"),
+    ]
+    passages = [Passage(str(number), "", "text") for number in range(9)]
+    judgements = [
+        Judgement("d", "3", 2),
+        Judgement("a", "2", 1),
+        Judgement("a", "1", 0),
+        Judgement("b", "5", 1),
+        Judgement("v", "6", 1),
+        Judgement("a", "2", 1),
+        Judgement("lost", "1", 0),
+    ]
+    _, tables = assemble(
+        queries=queries,
+        passages=passages,
+        judgements=judgements,
+        answers=[
+            Answers("answered", ("x ", "x", "")),
+            Answers("a", ()),
+            Answers("lost", ("",)),
+            Answers("answered", ("y",)),
+        ],
+        negatives=[Pair("a", "8"), Pair("a", "4"), Pair("a", "2"), Pair("b", "7"), Pair("a", "7")],
+        excluded=[Pair("b", "7"), Pair("b", "5"), Pair("lost", "4")],
+        hidden=[Pair("u", "8")],
+        share=0.5,
+    )
+    rows = tables.queries.to_pylist()
+    assert [(row["query_id"], row["split"]) for row in rows] == [
+        ("b", "train"),
+        ("a", "train"),
+        ("v", "validation"),
+        ("d", "dev"),
+        ("answered", "dev"),
+        ("t", "test"),
+        ("u", "unlabelled"),
+    ]
+    assert [tuple(row.values()) for row in tables.qrels.to_pylist()] == [
+        (0, 5, 1),
+        (1, 2, 1),
+        (1, 1, 0),
+        (2, 6, 1),
+        (3, 3, 2),
+    ]
+    assert tables.answers.to_pylist() == [
+        {"query_index": 1, "answers": []},
+        {"query_index": 4, "answers": ["x", "y"]},
+    ]
+    # Given negatives stay in the order read, which may be a ranking.
+    assert [tuple(row.values()) for row in tables.negatives.to_pylist()] == [(1, 8), (1, 4), (1, 7)]
+    assert [tuple(row.values()) for row in tables.excluded.to_pylist()] == [(0, 7)]
+    assert [tuple(row.values()) for row in tables.hidden_qrels.to_pylist()] == [(6, 8)]
+    assert tables.report.dropped == {
+        "queries without a label": 1,
+        "rows of queries without a label": 3,
+        "repeated pair": 1,
+        "repeated answers of a query": 1,
+        "negatives that are relevant": 1,
+        "negatives that are excluded": 1,
+        "excluded passages that are relevant": 1,
+    }
+
+
+def training_world(count: int) -> dict[str, list]:
+    """Queries in fours: two share a passage, a third its title, a fourth the text of the third."""
+    passages, queries, judgements = [], [], []
+    for number in range(count):
+        for part in "abc":
+            title = f"Title {number}" if part != "c" else ""
+            passages.append(Passage(f"{number}{part}", title, f"text {number}{part}"))
+        for name, passage, text in (
+            ("w", "a", "one"),
+            ("x", "a", "two"),
+            ("y", "b", "three"),
+            ("z", "c", "THREE"),
+        ):
+            queries.append(Query(f"{number}{name}", f"{text} {number}", "train"))
+            judgements.append(Judgement(f"{number}{name}", f"{number}{passage}", 1))
+    return {"passages": passages, "queries": queries, "judgements": judgements}
+
+
+def test_validation_is_carved_in_whole_groups():
+    world = training_world(50)
+    _, tables = assemble(share=0.1, **world)
+    rows = tables.queries.to_pylist()
+    sides: dict[str, set[str]] = {}
+    for row in rows:
+        sides.setdefault(row["query_id"][:-1], set()).add(row["split"])
+    assert all(len(side) == 1 for side in sides.values())
+    carved = sum(row["split"] == "validation" for row in rows)
+    assert carved == 20 == tables.report.counts["validation queries carved out"]
+    assert tables.report.warnings == ()
+    codes = [SPLITS.index(row["split"]) for row in rows]
+    assert codes == sorted(codes)
+
+    again = assemble(share=0.1, **world)[1]
+    other = assemble(share=0.1, seed=2, **world)[1]
+    assert again.queries == tables.queries
+    assert other.queries != tables.queries
+
+
+def test_a_source_with_validation_queries_is_not_carved():
+    world = training_world(5)
+    world["queries"].append(Query("v", "v", "validation"))
+    world["judgements"].append(Judgement("v", "0a", 1))
+    _, tables = assemble(share=0.3, **world)
+    assert tables.report.counts["validation queries"] == 1
+    assert tables.report.counts["train queries"] == 20
+
+
+def test_warnings():
+    queries = [Query("q", "Ask", "train"), Query("d", "ask", "dev")]
+    judgements = [Judgement("q", "p", 1), Judgement("d", "p", 1)]
+    _, tables = assemble(queries=queries, judgements=judgements)
+    assert len(tables.report.warnings) == 2
+    assert "1 training or unlabelled" in tables.report.warnings[0]
+    assert "no validation queries" in tables.report.warnings[1]
+
+
+def test_memory_stays_flat_when_the_corpus_grows():
+    def peak(count: int) -> int:
+        def passages() -> Iterator[Passage]:
+            for number in range(count):
+                yield Passage(f"passage-{number}", f"title {number}", f"{number} " * 100)
+
+        source = Lists(Problems(), judgements=[Judgement("q", "passage-7", 1)])
+        source.passages = passages
+        assembly = Assembly(source, passages_per_shard=2000, validation_share=0.1, seed=0)
+        tracemalloc.start()
+        written = sum(table.nbytes for table in assembly.passages())
+        _, highest = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert written > count * 300
+        assert assembly.finish().qrels.num_rows == 1
+        return highest
+
+    small, large = peak(4_000), peak(24_000)
+    # 20,000 passages more are 10 MB of text, but only their hashes stay.
+    assert large - small < 20_000 * 60

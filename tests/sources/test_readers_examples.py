@@ -1,0 +1,345 @@
+"""Formats whose records hold a query together with its passages."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pipeline.sources.content import passage_id_of, query_id_of
+from pipeline.sources.records import DataError
+
+DUAL = (
+    "one?\tT\tgood text\t-\tbad text\t0\n"
+    "one?\tT\tgood text\t-\tworse text\t0\n"
+    "two?\t-\tother text\tT\tgood text\t0\n"
+)
+
+
+def test_rocketqa_lines_without_a_corpus(write, read):
+    write({"de.tsv": DUAL, "ce.tsv": "three?\t\tbad text\t1\nthree?\tT\tgood text\t0\n"})
+    found = read(format="rocketqa_lines", dual={"train": "de.tsv"}, cross={"dev": "ce.tsv"})
+    good, bad = passage_id_of("T", "good text"), passage_id_of("-", "bad text")
+    worse, other = passage_id_of("", "worse text"), passage_id_of("", "other text")
+    assert found.passages == {
+        good: ("T", "good text"),
+        bad: ("", "bad text"),
+        worse: ("", "worse text"),
+        other: ("", "other text"),
+    }
+    one, two, three = map(query_id_of, ("one?", "two?", "three?"))
+    assert found.queries == {
+        one: ("one?", "train"),
+        two: ("two?", "train"),
+        three: ("three?", "dev"),
+    }
+    assert found.pairs("qrels") == [(one, good, 1), (two, other, 1), (three, bad, 1)]
+    assert found.pairs("negatives") == [(one, bad), (one, worse), (two, good), (three, good)]
+
+
+def test_rocketqa_lines_are_found_in_a_corpus(write, read):
+    corpus = "0\tunused\n1\tgood text\n2\tbad text\n3\tworse text\n4\tother text\n5\tbad text\n"
+    write({"de.tsv.gz": DUAL, "para.txt": corpus, "para.title.txt": "1\tT\n"})
+    options = {
+        "format": "rocketqa_lines",
+        "corpus": "para.txt",
+        "titles": "para.title.txt",
+        "dual": {"train": ["de.tsv"]},
+    }
+    found = read(**options)
+    one, two = map(query_id_of, ("one?", "two?"))
+    assert len(found.passages) == 6
+    assert found.pairs("qrels") == [(one, "1", 1), (two, "4", 1)]
+    assert found.pairs("negatives") == [(one, "2"), (one, "3"), (two, "1")]
+
+    write({"para.txt": corpus.replace("other text", "another text")})
+    with pytest.raises(
+        DataError, match=r"de.tsv.gz:3: no passage of the corpus reads 'other text'"
+    ):
+        read(**options)
+    found = read(**options, on_problem="skip")
+    assert found.problems.counts == {"passage not in the corpus": 1}
+    assert found.tables.report.dropped["queries without a label"] == 1
+
+
+@pytest.mark.parametrize(
+    ("dual", "cross", "message"),
+    [
+        ("a\tb\tc\t0\n", "", r"de.tsv:1: 4 of 6 columns \(query, title of a positive"),
+        ("", "a\tb\tc\t2\n", r"ce.tsv:1: label is '2'"),
+        ("one?\tT\ta\tT\tb\t0\n", "one?\tT\ta\t1\n", r"ce.tsv:1: query id .* is used before"),
+    ],
+)
+def test_rocketqa_lines_malformed(write, read, dual, cross, message):
+    write({"de.tsv": dual, "ce.tsv": cross})
+    with pytest.raises(DataError, match=message):
+        read(format="rocketqa_lines", dual={"train": "de.tsv"}, cross={"dev": "ce.tsv"})
+
+
+WIKIPEDIA = (
+    "id\ttext\ttitle\n"
+    '1\t"He said ""yes"" then"\tAlpha\n'
+    "2\tplain text\tBeta\n"
+    '3\t"a tab\there"\t"The ""C"""\n'
+)
+
+
+def dpr_example(question: str, positives: list[str], negatives: list[str]) -> dict[str, object]:
+    def contexts(ids: list[str]) -> list[dict[str, str]]:
+        return [{"title": f"T{one}", "text": f"text {one}", "psg_id": one} for one in ids]
+
+    return {
+        "question": question,
+        "answers": ["yes"],
+        "positive_ctxs": contexts(positives),
+        "negative_ctxs": [],
+        "hard_negative_ctxs": contexts(negatives),
+    }
+
+
+def test_dpr(write, read):
+    examples = [dpr_example("one?", ["1", "3"], ["2", "3"]), dpr_example("two?", ["2"], [])]
+    write(
+        {
+            "psgs_w100.tsv.gz": WIKIPEDIA,
+            "nq-train.json": json.dumps(examples, indent=2),
+            "nq-test.csv": 'who is it?\t["It\'s me", \'I\']\nsaid ""what""?\t[]\n',
+        }
+    )
+    found = read(format="dpr")
+    assert found.passages == {
+        "1": ("Alpha", 'He said "yes" then'),
+        "2": ("Beta", "plain text"),
+        "3": ('The "C"', "a tab here"),
+    }
+    one, two, who = map(query_id_of, ("one?", "two?", "who is it?"))
+    assert found.pairs("qrels") == [(one, "1", 1), (one, "3", 1), (two, "2", 1)]
+    assert found.pairs("negatives") == [(one, "2")]
+    assert found.answers == {one: ["yes"], two: ["yes"], who: ["It's me", "I"]}
+
+    first = read(format="dpr", positives="first")
+    assert first.pairs("qrels") == [(one, "1", 1), (two, "2", 1)]
+    assert first.pairs("excluded") == [(one, "3")]
+
+
+def test_dpr_without_a_corpus(write, read):
+    write({"nq-train.json": json.dumps([dpr_example("one?", ["1"], ["2"])])})
+    found = read(format="dpr", corpus=None)
+    assert found.passages == {"1": ("T1", "text 1"), "2": ("T2", "text 2")}
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"psgs_w100.tsv": WIKIPEDIA.split("\n", 1)[1]}, r"psgs_w100.tsv:1: the header is"),
+        ({"psgs_w100.tsv": "id\ttext\ttitle\n1\ta\n"}, r"psgs_w100.tsv:2: 2 of 3 columns"),
+        ({"nq-train.json": "{}"}, "no JSON array"),
+        ({"nq-train.json": '[\n{"answers": []}]'}, r"nq-train.json:2: no 'question'"),
+        (
+            {"nq-train.json": '[{"question": "a", "positive_ctxs": [{"text": "b"}]}]'},
+            "no 'passage_id' or 'psg_id'",
+        ),
+        (
+            {"nq-train.json": json.dumps([dpr_example("b", ["9"], [])])},
+            "judgement of passage '9'",
+        ),
+        ({"nq-test.csv": "a\tb\n"}, r"nq-test.csv:1: answers are 'b'"),
+        ({"nq-test.csv": "a\t__import__('os')\n"}, r"nq-test.csv:1: answers are"),
+        ({"nq-test.csv": "a\n"}, r"nq-test.csv:1: 1 of 2 columns"),
+    ],
+)
+def test_dpr_malformed(write, read, files, message):
+    good = {"psgs_w100.tsv": WIKIPEDIA, "nq-train.json": "[]", "nq-test.csv": "a\t[]\n"}
+    write({**good, **files})
+    with pytest.raises(DataError, match=message):
+        read(format="dpr")
+
+
+DUREADER = {
+    "passage-collection/part-00": "-\t-\t第一 段\t0\n-\t-\t第二 段\t0\n",
+    "passage-collection/part-01": "-\t标题\t第三 段\t0\n-\t-\t第四段\t0\n",
+    "passage-collection/passage2id.map.json": json.dumps(
+        {"0": "aa", "1": "bb", "2": "cc", "3": "dd"}
+    ),
+    "train/dual.train.tsv": "问题 一\t-\t第一段\t标题\t第三 段\t0\n",
+    "dev/dev.json": [
+        {
+            "question_id": "q1",
+            "question": "问 题",
+            "answer_paragraphs": [{"paragraph_id": "dd", "paragraph_text": "第四段"}],
+        }
+    ],
+}
+
+
+PARTS = [name for name in DUREADER if "part-" in name]
+
+
+def test_dureader(write, read):
+    write(DUREADER)
+    found = read(format="dureader", corpus=PARTS)
+    assert found.passages == {
+        "aa": ("", "第一段"),
+        "bb": ("", "第二段"),
+        "cc": ("标题", "第三段"),
+        "dd": ("", "第四段"),
+    }
+    train = query_id_of("问题一")
+    assert found.queries == {train: ("问题一", "train"), "q1": ("问题", "dev")}
+    assert found.pairs("qrels") == [(train, "aa", 1), ("q1", "dd", 1)]
+    assert found.pairs("negatives") == [(train, "cc")]
+
+
+def test_dureader_left_out_lines_keep_their_number(write, read):
+    write({**DUREADER, "passage-collection/part-00": b"-\t-\t\xe7\xac\xac\xe4\xb8\x80\t0\n\xff\n"})
+    found = read(format="dureader", corpus=PARTS, on_problem="skip")
+    assert found.passages["cc"] == ("标题", "第三段")
+    assert found.problems.counts == {"not UTF-8": 1, "passage not in the corpus": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("passage-collection/part-01", "-\t段\t0\n", r"part-01:1: 3 of 4 columns"),
+        (
+            "passage-collection/passage2id.map.json",
+            '{"0": "aa", "1": "bb", "2": "cc"}',
+            r"map.json: no id for line 3 of the collection \(.*part-01:2\)",
+        ),
+        ("passage-collection/part-01", "-\t-\t段\t0\n", "has an id for line 3, but the parts end"),
+        (
+            "passage-collection/passage2id.map.json",
+            '{"1": "bb", "0": "aa", "2": "cc", "3": "dd"}',
+            "no id for line 0",
+        ),
+        ("dev/dev.json", [{"question_id": "q", "question": "a"}], "no 'answer_paragraphs'"),
+    ],
+)
+def test_dureader_malformed(write, read, name, content, message):
+    write({**DUREADER, name: content})
+    with pytest.raises(DataError, match=message):
+        read(format="dureader", corpus=PARTS)
+
+
+def test_tevatron_version_1(write, read):
+    row = {
+        "query_id": "q1",
+        "query": "one?",
+        "positive_passages": [{"docid": "a", "title": "A", "text": "good"}],
+        "negative_passages": [{"docid": "b", "text": "bad"}],
+    }
+    write({"train.jsonl": [row, {**row, "query_id": "q2", "query": "two?"}]})
+    found = read(format="tevatron")
+    assert found.passages == {"a": ("A", "good"), "b": ("", "bad")}
+    assert found.pairs("qrels") == [("q1", "a", 1), ("q2", "a", 1)]
+    assert found.pairs("negatives") == [("q1", "b"), ("q2", "b")]
+
+
+def test_tevatron_version_2(write, read):
+    row = {
+        "query_id": 1,
+        "query_text": "one?",
+        "query_image": None,
+        "positive_document_ids": ["a"],
+        "negative_document_ids": ["b"],
+    }
+    write(
+        {
+            "train.jsonl": [row],
+            "corpus.jsonl": [
+                {"docid": "a", "document_text": "good", "document_image": None},
+                {"docid": "b", "document_text": "bad"},
+                {"docid": "c", "title": "C", "text": "unused"},
+            ],
+        }
+    )
+    found = read(format="tevatron", corpus="corpus.jsonl")
+    assert found.passages == {"a": ("", "good"), "b": ("", "bad"), "c": ("C", "unused")}
+    assert found.pairs("qrels") == [("1", "a", 1)]
+    assert found.pairs("negatives") == [("1", "b")]
+    with pytest.raises(DataError, match=r"train.jsonl:1: 'positive_document_ids' name documents"):
+        read(format="tevatron")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"query": "a"}, "no 'query_id'"),
+        ({"query_id": "a"}, "no 'query' or 'query_text'"),
+        ({"query_id": "a", "query": "b", "positive_passages": {}}, "is a dict"),
+        ({"query_id": "a", "query": "b", "positive_passages": ["c"]}, "holds"),
+        ({"query_id": "a", "query": "b", "positive_passages": [{"text": "c"}]}, "no 'docid'"),
+    ],
+)
+def test_tevatron_malformed(write, read, row, message):
+    write({"train.jsonl": [row]})
+    with pytest.raises(DataError, match=f"train.jsonl:1: .*{message}"):
+        read(format="tevatron")
+
+
+def test_flag_embedding(write, read):
+    write(
+        {
+            "train.jsonl": [
+                {"query": "one?", "pos": ["good"], "neg": ["bad", "worse"], "pos_scores": [1.0]},
+                {
+                    "query": "one?",
+                    "pos": ["better"],
+                    "neg": ["bad"],
+                    "prompt": "",
+                    "type": "normal",
+                },
+            ],
+            "pool.jsonl": [{"text": "good"}, {"text": "fresh"}],
+        }
+    )
+    found = read(format="flag_embedding", corpus="pool.jsonl")
+    one = query_id_of("one?")
+    ids = {text: passage_id_of("", text) for text in ("good", "bad", "worse", "better", "fresh")}
+    assert found.passages == {one: ("", text) for text, one in ids.items()}
+    assert found.pairs("qrels") == [(one, ids["good"], 1), (one, ids["better"], 1)]
+    assert found.pairs("negatives") == [(one, ids["bad"]), (one, ids["worse"])]
+    assert found.tables.report.dropped == {"repeated pair": 1}
+    write({"train.jsonl": [{"query": "a", "neg": []}]})
+    with pytest.raises(DataError, match=r"train.jsonl:1: no 'pos'"):
+        read(format="flag_embedding")
+
+
+def squad(**changes: object) -> str:
+    question = {"id": "1", "question": "who?", "answers": [{"text": "me"}, {"text": "me"}]}
+    impossible = {"id": "2", "question": "why?", "answers": [], "is_impossible": True}
+    paragraphs = [
+        {"context": "It was me.", "qas": [question, impossible]},
+        {"context": "Nothing here.", "qas": []},
+    ]
+    article = {"title": "Some_Title", "paragraphs": paragraphs, **changes}
+    return json.dumps({"version": "2.0", "data": [article]})
+
+
+def test_squad(write, read):
+    write({"train-v1.1.json": squad()})
+    found = read(format="squad")
+    first = passage_id_of("Some Title", "It was me.")
+    assert list(found.passages.values()) == [
+        ("Some Title", "It was me."),
+        ("Some Title", "Nothing here."),
+    ]
+    assert found.queries == {"1": ("who?", "train")}
+    assert found.pairs("qrels") == [("1", first, 1)]
+    assert found.answers == {"1": ["me"]}
+    assert found.tables.report.counts["questions without an answer"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "no list of articles under 'data'"),
+        ('{"data": [', "no valid JSON"),
+        (squad(paragraphs=[{"qas": []}]), r"json:1: no 'context'"),
+        (squad(paragraphs=[{"context": "a", "qas": [{"id": "1"}]}]), r"json:1: no 'question'"),
+    ],
+)
+def test_squad_malformed(write, read, text, message):
+    write({"train-v1.1.json": text})
+    with pytest.raises(DataError, match=message):
+        read(format="squad")

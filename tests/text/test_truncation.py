@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from pipeline.text.truncation import longest_first
+
+
+def token_by_token(first: int, second: int, room: int) -> tuple[int, int]:
+    while first + second > room:
+        if first > second:
+            first -= 1
+        else:
+            second -= 1
+    return first, second
+
+
+def test_closed_form_equals_removing_tokens_one_by_one() -> None:
+    lengths = np.array(list(itertools.product(range(20), range(20))))
+    for room in range(2, 42):
+        kept = np.stack(longest_first(lengths[:, 0], lengths[:, 1], room), axis=1)
+        expected = [token_by_token(int(a), int(b), room) for a, b in lengths]
+        np.testing.assert_array_equal(kept, expected)
+
+
+def test_lengths_cut_to_the_room_lead_to_the_same_result() -> None:
+    lengths = np.array(list(itertools.product(range(40), range(40))))
+    for room in (2, 7, 16):
+        full = longest_first(lengths[:, 0], lengths[:, 1], room)
+        cut = longest_first(*np.minimum(lengths, room).T, room)
+        np.testing.assert_array_equal(full, cut)

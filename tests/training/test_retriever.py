@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from training_cases import (
+    CPU,
+    ROOMY,
+    TIGHT,
+    WorkerGroup,
+    gradients,
+    loss_of_vectors,
+    retriever_objective,
+    retriever_step,
+    tiny_retriever,
+)
+
+from pipeline.methods.lists import PassageLists
+from pipeline.models.encoder import TensorBatch
+from pipeline.text.store import TokenStore
+from pipeline.training.retriever import RetrieverObjective
+from pipeline.training.rows import TrainingRows
+from pipeline.training.world import World
+
+SINGLE = World.single(CPU)
+
+
+def literal_loss(objective: RetrieverObjective, group: int, masked: bool) -> torch.Tensor:
+    """The mean loss of rows 0..15 by explicit loops over rows and their candidates."""
+    model, store, rows = objective.model, objective.store, objective.rows
+    passages = np.concatenate([rows.positives[:, None], rows.negatives], axis=1)
+    query_vectors = model.encode_queries(
+        TensorBatch.from_tokens(store.query_batch(rows.query_indices), CPU)
+    )
+    passage_vectors = model.encode_passages(
+        TensorBatch.from_tokens(store.passage_batch(passages.ravel()), CPU)
+    ).view(*passages.shape, -1)
+    losses = []
+    for row, query in enumerate(rows.query_indices):
+        same_query = rows.positives[rows.query_indices == query]
+        known = set(store.content_hash[same_query].tolist())
+        own = query_vectors[row] @ passage_vectors[row, 0] / model.config.temperature
+        scores = []
+        first = row // group * group
+        for other in range(first, first + group):
+            for place, passage in enumerate(passages[other]):
+                if (other, place) == (row, 0):
+                    scores.append(own)
+                elif not masked or int(store.content_hash[passage]) not in known:
+                    score = query_vectors[row] @ passage_vectors[other, place]
+                    scores.append(score / model.config.temperature)
+        losses.append(torch.logsumexp(torch.stack(scores), 0) - own)
+    return torch.stack(losses).mean()
+
+
+CASES = [
+    {"negatives": "cross_batch", "masked": True},
+    {"negatives": "cross_batch", "masked": False},
+    {"negatives": "in_batch", "in_batch_group_size": 4, "masked": True},
+]
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("budget", [ROOMY, TIGHT])
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_equal_the_plain_computation_for_any_number_of_workers(
+    workers: WorkerGroup, store: Path, size: int, budget: int, case: dict[str, Any]
+) -> None:
+    oracle = retriever_objective(store, **case)
+    loss = literal_loss(oracle, case.get("in_batch_group_size", 16), case["masked"])
+    loss.backward()
+    expected = gradients(oracle.model)
+    assert max(np.abs(gradient).max() for gradient in expected.values()) > 0.02
+    results = workers.run(size, retriever_step, store, {**case, "token_budget": budget})
+    for measured_loss, measured in results:
+        assert measured_loss == pytest.approx(float(loss.detach()), rel=1e-5)
+        assert measured.keys() == expected.keys()
+        for name, gradient in expected.items():
+            np.testing.assert_allclose(measured[name], gradient, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_each_rank_finds_its_own_positives(
+    workers: WorkerGroup, store: Path, size: int, count: int
+) -> None:
+    rows = TrainingRows(np.arange(8), np.arange(8), np.zeros((8, count), np.int64))
+    queries = 200 * np.eye(8, dtype=np.float32)
+    passages = np.zeros((8, 1 + count, 8), dtype=np.float32)
+    passages[:, 0] = np.eye(8)
+    losses = workers.run(size, loss_of_vectors, store, queries, passages, rows)
+    assert losses == pytest.approx([0.0] * size, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_other_queries_hard_negatives_are_negatives(
+    workers: WorkerGroup, store: Path, size: int
+) -> None:
+    rows = TrainingRows(np.arange(8), np.arange(8), np.zeros((8, 3), np.int64))
+    zeros = np.zeros((8, 2), np.float32), np.zeros((8, 4, 2), np.float32)
+    losses = workers.run(size, loss_of_vectors, store, *zeros, rows)
+    assert losses == pytest.approx([math.log(8 * 4)] * size)
+
+
+def test_known_positives_and_equal_texts_are_no_negatives(store: Path) -> None:
+    # Query 0 has positives 0 and 5; passage 1 reads like passage 0. All scores are equal, so a
+    # row's loss is the logarithm of how many candidates it keeps.
+    rows = TrainingRows(
+        np.array([0, 0, 3]), np.array([0, 5, 9]), np.array([[1, 20], [21, 22], [5, 0]])
+    )
+    known = PassageLists.from_pairs([0, 0, 3], [0, 5, 9])
+    expected = {True: [9 - 4, 9 - 4, 9], False: [9, 9, 9]}
+    for masked, kept in expected.items():
+        objective = RetrieverObjective(
+            tiny_retriever(0), TokenStore.open(store), rows, known if masked else None
+        )
+        loss = objective.loss(
+            torch.zeros(3, 2),
+            torch.zeros(9, 2),
+            rows.query_indices,
+            np.concatenate([rows.positives, rows.negatives.ravel()]),
+            SINGLE,
+        )
+        assert float(loss) == pytest.approx(np.log(kept).mean())
+
+
+def test_a_row_without_known_positives_still_masks_copies_of_its_own(store: Path) -> None:
+    rows = TrainingRows(np.array([0, 3]), np.array([0, 9]), np.array([[1], [1]]))
+    nothing = PassageLists.from_pairs([], [])
+    objective = RetrieverObjective(tiny_retriever(0), TokenStore.open(store), rows, nothing)
+    loss = objective.loss(
+        torch.zeros(2, 2), torch.zeros(4, 2), np.array([0, 3]), np.array([0, 9, 1, 1]), SINGLE
+    )
+    assert float(loss) == pytest.approx((math.log(2) + math.log(4)) / 2)
+
+
+def test_dropout_draws_the_same_masks_in_both_passes_of_the_cache(store: Path) -> None:
+    objective = retriever_objective(store, dropout=0.3, token_budget=TIGHT)
+    torch.manual_seed(11)
+    loss = objective.step(np.arange(16), SINGLE)["loss"]
+    measured = gradients(objective.model)
+    # The same micro-batches in the same order, but with all activations kept.
+    rows, tokens = objective.rows, objective.store
+    passages = np.concatenate([rows.positives, rows.negatives.ravel()])
+    objective.model.zero_grad()
+    torch.manual_seed(11)
+    vectors = []
+    for encode, batch, lengths, indices in (
+        (objective.model.encode_queries, tokens.query_batch, tokens.query_lengths,
+         rows.query_indices),
+        (objective.model.encode_passages, tokens.passage_batch, tokens.passage_lengths, passages),
+    ):  # fmt: skip
+        micro_batches = objective._micro_batches(lengths(indices))
+        assert len(micro_batches) > 1
+        parts = [encode(TensorBatch.from_tokens(batch(indices[at]), CPU)) for at in micro_batches]
+        vectors.append(torch.cat(parts)[np.argsort(np.concatenate(micro_batches))])
+    expected_loss = objective.loss(*vectors, rows.query_indices, passages, SINGLE)
+    expected_loss.backward()
+    assert float(loss) == float(expected_loss.detach())
+    for name, gradient in gradients(objective.model).items():
+        np.testing.assert_allclose(measured[name], gradient, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_in_batch_negatives_need_a_group_size(store: Path) -> None:
+    with pytest.raises(ValueError, match="need in_batch_group_size"):
+        retriever_objective(store, negatives="in_batch")
+
+
+def test_describe_counts_negatives(store: Path) -> None:
+    cross = retriever_objective(store)
+    assert cross.describe(512) == "1535 negatives per query (cross-batch, 2 of them its own)"
+    within = retriever_objective(store, negatives="in_batch", in_batch_group_size=4)
+    assert within.describe(512) == "11 negatives per query (in-batch, 2 of them its own)"
