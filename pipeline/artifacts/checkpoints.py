@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +27,13 @@ class StoreCheckpoints:
 
     Attributes:
         directory: where they live, relative to the root.
+        note: told of each damaged checkpoint that is passed over.
         keep: how many are kept. Two, so that a damaged latest one falls back to the one before.
     """
 
     store: Store
     directory: str
+    note: Callable[[str], None] = print
     keep: int = 2
 
     def _steps(self) -> list[int]:
@@ -71,8 +74,8 @@ class StoreCheckpoints:
                     self.store.read_json(f"{self.directory}/step-{step}.json")
                 )
                 return step, self._local(entry)
-            except (ValueError, ValidationError, FileNotFoundError, CorruptArtifact):
-                continue
+            except (ValueError, ValidationError, FileNotFoundError, CorruptArtifact) as error:
+                self.note(f"checkpoint of step {step} is damaged, going back further: {error}")
         return None
 
     def _local(self, entry: _Entry) -> Path:

@@ -28,6 +28,10 @@ class CorruptArtifact(ArtifactError):
             "(`verify` re-hashes every artifact)"
         )
         self.directory = directory
+        self.what = what
+
+    def __reduce__(self) -> tuple[type[CorruptArtifact], tuple[str, str]]:
+        return CorruptArtifact, (self.directory, self.what)
 
 
 class FileRecord(BaseModel):

@@ -34,7 +34,7 @@ def outcome_lines(name: str, outcome: Mapping[str, Any], seconds: float) -> list
     if dropped:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
         parts.append(f"{sum(dropped.values()):,} dropped ({reasons})")
-    parts += [f"{what} {number(value)}" for what, value in outcome["counts"].items()]
+    parts += [f"{what} {number(value)}" for what, value in outcome["counts"].items() if value]
     lines = [f"{name}: done in {duration(seconds)}: {', '.join(parts)}"]
     return lines + [f"{name}: warning: {text}" for text in outcome["warnings"]]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from pipeline.sources.pydocs_division import Collection, divide, entries
@@ -31,6 +31,10 @@ class PydocsSource(Source):
     def __init__(self, params: PydocsParams, problems: Problems) -> None:
         super().__init__(problems)
         self._params = params
+
+    def counts(self) -> Mapping[str, int]:
+        """What was left out of the collection, by reason."""
+        return self.collection.counts
 
     @cached_property
     def collection(self) -> Collection:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,7 +115,7 @@ def _from_scratch(
     sizes, seed = params.scratch, context.seed + params.replicate
     context.progress.start("training the vocabulary", dataset.rows("passages"))
 
-    def texts():  # type: ignore[no-untyped-def]
+    def texts() -> Iterator[str]:
         for table in dataset.iterate("passages", ["title", "text"]):
             titles, bodies = table["title"].to_pylist(), table["text"].to_pylist()
             for title, body in zip(titles, bodies, strict=True):

@@ -163,11 +163,16 @@ def _pairwise_accuracy(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.b
 
 def reliability_table(table: Reliability) -> str:
     """Predicted against observed, one line a bin."""
-    lines = ["predicted   pairs   mean predicted   observed"]
-    for row in table.bins:
-        if row.mean_predicted is not None and row.observed_rate is not None:
-            lines.append(
-                f"{row.low:.1f} - {row.high:.1f}  {row.count:>6}   {row.mean_predicted:>14.3f}"
-                f"   {row.observed_rate:>8.3f}"
-            )
-    return "\n".join(lines)
+    from pipeline.reports.ladder import table as text_table
+
+    rows = [
+        [
+            f"{row.low:.1f} - {row.high:.1f}",
+            str(row.count),
+            f"{row.mean_predicted:.3f}",
+            f"{row.observed_rate:.3f}",
+        ]
+        for row in table.bins
+        if row.mean_predicted is not None and row.observed_rate is not None
+    ]
+    return text_table(["predicted", "pairs", "mean predicted", "observed"], rows)

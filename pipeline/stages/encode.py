@@ -84,18 +84,12 @@ class _EncodeShard:
         from pipeline.text.batches import token_budget_batches
 
         store, rows = self._store, task.rows
-        if task.table == "queries":
-            encode, lengths, assemble = (
-                self._model.encode_queries,
-                store.query_lengths(rows),
-                store.query_batch,
-            )
-        else:
-            encode, lengths, assemble = (
-                self._model.encode_passages,
-                store.passage_lengths(rows),
-                store.passage_batch,
-            )
+        sides = {
+            "queries": (self._model.encode_queries, store.query_lengths, store.query_batch),
+            "passages": (self._model.encode_passages, store.passage_lengths, store.passage_batch),
+        }
+        encode, lengths_of, assemble = sides[task.table]
+        lengths = lengths_of(rows)
         values = embed(
             encode,
             lambda at: assemble(rows[at]),

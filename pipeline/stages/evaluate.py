@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +182,8 @@ def _weights(
     artifacts: Sequence[Artifact], dataset: Artifact, qrels: Qrels, params: EvaluateParams
 ) -> dict[str, float]:
     """The ranker's share in the mix for each scored run, chosen on validation."""
+    import numpy as np
+
     from pipeline.methods import metrics, mixing
     from pipeline.stages import tables
 
@@ -192,7 +195,7 @@ def _weights(
         if artifact.kind_name != SCORED_CANDIDATES.name:
             continue
         found = tables.Candidates.read(artifact).of_queries(queries)
-        part = found.keep(found.ranker_scores == found.ranker_scores)
+        part = found.keep(~np.isnan(_ranker_scores(found)))
 
         def value(lists: PassageLists) -> float:
             measured = metrics.measure(lists, qrels, queries, [params.compared])
@@ -294,10 +297,8 @@ def _summary(measured: Measured, params: EvaluateParams) -> dict[str, Any]:
 
 def _neighbours(names: Sequence[str]) -> list[list[str]]:
     """Each system with the one before; what was re-ranked, with the run it re-ranks."""
-    pairs = []
     ladder = [name for name in names if not name.endswith((RANKED, MIXED))]
-    for before, name in zip(ladder, ladder[1:], strict=False):
-        pairs.append([name, before])
+    pairs = [[name, before] for before, name in pairwise(ladder)]
     pairs += [[name, name.removesuffix(RANKED)] for name in names if name.endswith(RANKED)]
     return pairs
 

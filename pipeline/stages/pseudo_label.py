@@ -69,7 +69,7 @@ def pseudo_label(
     with_hidden = np.isin(labelled, hidden.lists().query_indices)
     right = hidden.contains(labelled[with_hidden], labels.positives[with_hidden])
     metrics = (
-        {"precision_on_hidden_labels": float(right.mean()), "hidden_labels": int(len(right))}
+        {"precision_on_hidden_labels": float(right.mean()), "hidden_labels": len(right)}
         if len(right)
         else {}
     )

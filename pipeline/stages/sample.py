@@ -10,6 +10,7 @@ from pipeline.artifacts.kinds import CANDIDATES, DATASET, TOKENS, TRAINING_LISTS
 from pipeline.dag.contract import Context, Input, Inputs, Outcome, Params, stage
 
 if TYPE_CHECKING:
+    from pipeline.artifacts.reader import Artifact
     from pipeline.artifacts.writer import ArtifactWriter
 
 
@@ -108,7 +109,7 @@ def sample(
     )
 
 
-def _candidates(inputs: Inputs, params: SampleParams):  # type: ignore[no-untyped-def]
+def _candidates(inputs: Inputs, params: SampleParams) -> Artifact:
     candidates = inputs.get("candidates")
     if candidates is None:
         raise ValueError(f"source '{params.source}' draws from candidates: wire `candidates`")

@@ -85,6 +85,7 @@ class MakePairWork:
     writer: ArtifactWriter
 
     def __call__(self) -> _ScorePairs:
+        """Load the ranker."""
         return _ScorePairs(PairScorer(self.ranker, self.tokens, self.params, self.writer))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -217,8 +218,9 @@ def _list_column(table: pa.Table, name: str) -> pa.ListArray:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _values(lists: pa.ListArray) -> npt.NDArray[np.generic]:
-    return lists.flatten().to_numpy(zero_copy_only=False)
+def _values(lists: pa.ListArray) -> npt.NDArray[Any]:
+    values: npt.NDArray[Any] = lists.flatten().to_numpy(zero_copy_only=False)
+    return values
 
 
 def list_array(

@@ -18,6 +18,7 @@ from pipeline.stages.training_run import read_lists, run_training
 if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
     from pipeline.artifacts.writer import ArtifactWriter
+    from pipeline.methods.lists import PassageLists
     from pipeline.training.loop import TrainingPlan
     from pipeline.training.retriever import RetrieverObjective
     from pipeline.training.rows import TrainingRows
@@ -79,7 +80,7 @@ class _Prepared:
             precision=precision,  # type: ignore[arg-type]
         )
 
-    def _known(self):  # type: ignore[no-untyped-def]
+    def _known(self) -> PassageLists:
         """Labelled and suspected positives, and those that the lists themselves call positive."""
         from pipeline.methods.filters import KnownPairs
         from pipeline.stages import tables

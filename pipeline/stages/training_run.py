@@ -57,7 +57,9 @@ class TrainingRun:
                 objective,
                 self.prepared.plan,
                 world,
-                StoreCheckpoints(self.writer.store, self.writer.checkpoint_directory),
+                StoreCheckpoints(
+                    self.writer.store, self.writer.checkpoint_directory, progress.note
+                ),
                 progress,
                 journal,
             )

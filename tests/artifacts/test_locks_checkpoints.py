@@ -55,7 +55,8 @@ def test_a_dead_process_of_this_host_holds_nothing(tmp_path: Path) -> None:
 
 
 def test_checkpoints_fall_back_when_damaged(any_store: Store, tmp_path: Path) -> None:
-    checkpoints = StoreCheckpoints(any_store, "train/checkpoints")
+    notes: list[str] = []
+    checkpoints = StoreCheckpoints(any_store, "train/checkpoints", notes.append)
     assert checkpoints.latest() is None
     for step in (5, 10, 15):
         folder = tmp_path / f"save-{step}"
@@ -68,6 +69,7 @@ def test_checkpoints_fall_back_when_damaged(any_store: Store, tmp_path: Path) ->
     any_store.write_bytes("train/checkpoints/step-15/weights", b"weights 1_")
     latest = checkpoints.latest()
     assert latest is not None and latest[0] == 10
+    assert "step 15 is damaged" in notes[0]
     assert any_store.read_json_if_any("train/checkpoints/step-5.json") is None
     checkpoints.clear()
     assert checkpoints.latest() is None

@@ -20,7 +20,8 @@ from training_cases import (
     train_retriever,
 )
 
-from pipeline.training.checkpoints import FolderCheckpoints
+from pipeline.artifacts.checkpoints import StoreCheckpoints
+from pipeline.artifacts.store import Store
 from pipeline.training.loop import TrainingDiverged, TrainingPlan, TrainingResult, train
 from pipeline.training.optimizer import OptimizerPlan, build_optimizer
 from pipeline.training.world import World
@@ -82,7 +83,7 @@ def run(
         objective,
         plan,
         World.single(CPU),
-        FolderCheckpoints(folder / "checkpoints"),
+        StoreCheckpoints(Store(str(folder)), "checkpoints"),
         progress,
         folder / "training.jsonl",
     )
@@ -96,7 +97,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def final_state(folder: Path) -> dict[str, bytes]:
-    _, checkpoint = FolderCheckpoints(folder / "checkpoints").latest() or (0, Path())
+    _, checkpoint = StoreCheckpoints(Store(str(folder)), "checkpoints").latest() or (0, Path())
     return {path.name: path.read_bytes() for path in checkpoint.glob("*.safetensors")}
 
 
@@ -244,7 +245,11 @@ def test_the_opening_line_says_what_will_happen(store: Path, tmp_path: Path) -> 
 
 def test_shares_that_do_not_fit_are_refused(store: Path, tmp_path: Path) -> None:
     objective = retriever_objective(store, negatives="in_batch", in_batch_group_size=2)
-    arguments = FolderCheckpoints(tmp_path), Quiet(), tmp_path / "training.jsonl"
+    arguments = (
+        StoreCheckpoints(Store(str(tmp_path)), "checkpoints"),
+        Quiet(),
+        tmp_path / "training.jsonl",
+    )
     with pytest.raises(ValueError, match=r"whole groups of 2: use 1 or 2 workers"):
         train(objective, plan(), World(0, 4, CPU), *arguments)
     odd = retriever_objective(store, negatives="in_batch", in_batch_group_size=3)

@@ -18,13 +18,14 @@ import torch
 import torch.distributed as dist
 from transformers import BertConfig, BertModel
 
+from pipeline.artifacts.checkpoints import StoreCheckpoints
+from pipeline.artifacts.store import Store
 from pipeline.methods.lists import PassageLists
 from pipeline.models.cross_encoder import CrossEncoder, CrossEncoderConfig
 from pipeline.models.dual_encoder import DualEncoder, DualEncoderConfig
 from pipeline.models.encoder import TextEncoder
 from pipeline.text.store import TokenStore
 from pipeline.text.template import InputTemplate, Layout, Tokenization
-from pipeline.training.checkpoints import FolderCheckpoints
 from pipeline.training.loop import TrainingPlan, TrainingResult, train
 from pipeline.training.optimizer import OptimizerPlan
 from pipeline.training.ranker import RankerObjective
@@ -239,7 +240,7 @@ def train_retriever(world: World, store: Path, folder: Path, mortal: bool = Fals
     if mortal:
         objective = Mortal(objective.model, objective.store, objective.rows, objective.known,
                            token_budget=TIGHT)  # fmt: skip
-    checkpoints = FolderCheckpoints(folder / "checkpoints")
+    checkpoints = StoreCheckpoints(Store(str(folder)), "checkpoints")
     result: TrainingResult = train(
         objective, plan(), world, checkpoints, Quiet(), folder / "training.jsonl"
     )
