@@ -17,10 +17,14 @@ from pipeline.distributed.cluster import (
 from pipeline.distributed.tally import CountsProgress, RemoteProgress, counting
 
 if TYPE_CHECKING:
-    from pipeline.training.world import World
+    import torch
 
 R = TypeVar("R")
-Loop = Callable[["World", CountsProgress], R]
+Loop = Callable[["torch.device", CountsProgress], R]
+
+
+# Below this many rows (or groups of rows) a rank waits for the others more than it computes.
+LEAST_SHARES = 8
 
 
 class TrainingFailure(Exception):
@@ -32,9 +36,12 @@ def launch(
     resources: HasResources,
     store: Store,
     name: str,
+    shares: int,
     progress: CountsProgress,
 ) -> R:
-    """Run `loop(world, progress)` on every rank; what rank 0 returns.
+    """Run `loop(device, progress)` on every rank; what rank 0 returns.
+
+    With more than one process `torch.distributed`'s default group is initialised.
 
     The loop keeps its own checkpoints, and begins by looking for the last one: a rank that dies
     makes Ray Train restart the whole group, `resources.max_failures` times.
@@ -44,18 +51,28 @@ def launch(
         resources: `workers: 0` runs one rank in this process without Ray.
         store: where Ray Train may keep its own records, on storage that all nodes see.
         name: of the run, for Ray's records.
+        shares: into how many equal parts the global batch can be cut; `workers: auto` takes a
+            number of ranks that divides it.
         progress: shows what rank 0 reports.
 
     Raises:
         TrainingFailure: the loop failed in a worker; the message carries its error.
     """
-    from pipeline.models.device import choose_device
-    from pipeline.training.world import World
-
     if resources.workers == 0:
-        return loop(World.single(choose_device()), progress)
+        from pipeline.models.device import choose_device
+
+        return loop(choose_device(), progress)
     connect()
-    return _launch_on_ray(loop, resources, store, name, progress)
+    ranks = _ranks(resources, shares)
+    return _launch_on_ray(loop, resources, ranks, store, name, progress)
+
+
+def _ranks(resources: HasResources, shares: int) -> int:
+    """The wanted number of ranks; `auto` fills the cluster as far as each has enough to do."""
+    if isinstance(resources.workers, int):
+        return resources.workers
+    most = max(1, min(worker_count(resources), shares // LEAST_SHARES))
+    return max(ranks for ranks in range(1, most + 1) if shares % ranks == 0)
 
 
 def _rank_loop(config: dict[str, Any]) -> Any:
@@ -65,14 +82,12 @@ def _rank_loop(config: dict[str, Any]) -> Any:
     from ray import train
     from ray.train.torch import get_device
 
-    from pipeline.training.world import World
-
     loop, tally = config["loop"], config["tally"]
     if not config["use_gpu"]:
         torch.set_num_threads(max(1, int(config["cpus"])))
     progress = RemoteProgress(tally) if train.get_context().get_world_rank() == 0 else _Silent()
     try:
-        result = loop(World.of_process_group(get_device()), progress)
+        result = loop(get_device(), progress)
     except Exception as error:
         ray.get(tally.fail.remote(f"{type(error).__name__}: {error}"))
         raise
@@ -97,6 +112,7 @@ class _Silent:
 def _launch_on_ray(
     loop: Loop[R],
     resources: HasResources,
+    ranks: int,
     store: Store,
     name: str,
     progress: CountsProgress,
@@ -122,7 +138,7 @@ def _launch_on_ray(
                 "cpus": resources.cpus_per_worker,
             },
             scaling_config=train.ScalingConfig(
-                num_workers=worker_count(resources),
+                num_workers=ranks,
                 use_gpu=bool(gpus),
                 resources_per_worker=per_worker,
             ),

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.sources.content import clean, clean_title
+from pipeline.sources.dataset_tables import DatasetTables, Report
 from pipeline.sources.id_index import UNKNOWN, IdIndex, keys_of
 from pipeline.sources.pairs import (
     Ints,
@@ -62,38 +62,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK = 8192
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of the rows of a source.
-
-    Attributes:
-        rows_in: rows read, good and bad.
-        rows_out: rows of all tables.
-        dropped: reason -> rows; `rows_in` is `rows_out` plus these.
-        counts: other numbers.
-        warnings: what the user should look at.
-    """
-
-    rows_in: int
-    rows_out: int
-    dropped: Mapping[str, int]
-    counts: Mapping[str, int]
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class DatasetTables:
-    """The tables of a Dataset beside its passages, and the report on all of them."""
-
-    queries: pa.Table
-    qrels: pa.Table
-    answers: pa.Table
-    excluded: pa.Table
-    negatives: pa.Table
-    hidden_qrels: pa.Table
-    report: Report
 
 
 class Assembly:

@@ -128,4 +128,5 @@ def train_ranker(
     prepared = _Prepared(
         inputs["base"], inputs["tokens"], rows, params, params.plan(context.seed, "ranker")
     )
-    return run_training(prepared, params.precision, lists, dropped, writer, context)
+    shares = params.global_batch_size
+    return run_training(prepared, params.precision, lists, dropped, shares, writer, context)

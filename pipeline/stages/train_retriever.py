@@ -134,4 +134,6 @@ def train_retriever(
         params,
         params.plan(context.seed, "retriever"),
     )
-    return run_training(prepared, params.precision, lists, rows.dropped, writer, context)
+    group = params.in_batch_group_size if params.negatives == "in_batch" else 1
+    shares = params.global_batch_size // group
+    return run_training(prepared, params.precision, lists, rows.dropped, shares, writer, context)

@@ -12,6 +12,7 @@ from pipeline.dag.contract import Context, Inputs, Outcome, Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import torch
 
     from pipeline.artifacts.writer import ArtifactWriter
     from pipeline.training.loop import Objective, TrainingPlan
@@ -40,12 +41,14 @@ class TrainingRun:
     precision: str
     writer: ArtifactWriter
 
-    def __call__(self, world: World, progress: Progress) -> dict[str, Any]:
+    def __call__(self, device: torch.device, progress: Progress) -> dict[str, Any]:
         """Train; rank 0 writes the model and the journal into the artifact."""
         from pipeline.artifacts.checkpoints import StoreCheckpoints
         from pipeline.models.device import describe, resolve_precision
         from pipeline.training.loop import train
+        from pipeline.training.world import World
 
+        world = World.current(device)
         precision = self.writer.settle(
             "precision",
             resolve_precision(self.precision, world.device),  # type: ignore[arg-type]
@@ -85,6 +88,7 @@ def run_training(
     precision: str,
     lists: pa.Table,
     dropped: Mapping[str, int],
+    shares: int,
     writer: ArtifactWriter,
     context: Context,
 ) -> Outcome:
@@ -96,6 +100,7 @@ def run_training(
         context.resources,
         writer.store,
         f"{context.stage}-{writer.key[:16]}",
+        shares,
         context.progress,
     )
     return Outcome(

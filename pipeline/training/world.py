@@ -64,6 +64,11 @@ class World:
         """This process within the initialised default group of `torch.distributed`."""
         return cls(dist.get_rank(), dist.get_world_size(), device)
 
+    @classmethod
+    def current(cls, device: torch.device) -> World:
+        """This process within the default group if there is one, else on its own."""
+        return cls.of_process_group(device) if dist.is_initialized() else cls.single(device)
+
     def gather(self, tensor: Tensor) -> Tensor:
         """The tensors of all ranks, concatenated by rank: [B, ...] -> [size * B, ...].
 

@@ -11,7 +11,8 @@ import pytest
 import zstandard
 from pydantic import TypeAdapter
 
-from pipeline.sources.assemble import Assembly, DatasetTables
+from pipeline.sources.assemble import Assembly
+from pipeline.sources.dataset_tables import DatasetTables
 from pipeline.sources.records import Problems
 from pipeline.sources.registry import SourceConfiguration, open_source
 
