@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.artifacts.kinds import DATASET
 from pipeline.sources.assemble import Assembly
-from pipeline.sources.dataset_tables import DatasetTables
 from pipeline.sources.content import clean, clean_title, passage_id_of
+from pipeline.sources.dataset_tables import DatasetTables
 from pipeline.sources.records import (
     SPLITS,
     Answers,
