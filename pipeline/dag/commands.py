@@ -123,7 +123,9 @@ def _plan(options: Options, pipeline: Pipeline, store: Store) -> Plan:
 
 def _run(options: Options, plan: Plan, chosen: set[str], store: Store) -> int:
     check_runnable(plan, chosen)
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", handlers=[_LogLines()])
+    # Libraries have their say from warnings on; our own rooms from notes on.
+    logging.basicConfig(format="%(name)s: %(message)s", handlers=[_LogLines()])
+    logging.getLogger("pipeline").setLevel(logging.INFO)
     result = run_plan(plan, chosen, store, options.keep_going)
     print("\n".join(views.run_lines(result)))
     return result.exit_code

@@ -46,7 +46,8 @@ def status_lines(plan: Plan, store: Store) -> list[str]:
             state = "failed"
         if planned.key and is_locked(store, planned.directory):
             state = "running"
-        rows.append([planned.name, state, *_made(planned), failed.get(planned.name, "")])
+        error = failed.get(planned.name, "") if state == "failed" else ""
+        rows.append([planned.name, state, *_made(planned), error])
     lines = aligned(rows, ["stage", "state", "rows", "time", "made", "error"])
     if last:
         ended = f"exit code {last['exit_code']}" if "exit_code" in last else "not ended"
@@ -116,7 +117,7 @@ def mermaid_lines(pipeline: Pipeline) -> list[str]:
 
 
 def run_lines(result: RunResult) -> list[str]:
-    """What a run ends with: the stages' reports, the table of stages, the exit code."""
+    """What a run ends with: the table of stages, the stages' reports, the exit code."""
     rows = []
     for stage in result.stages:
         outcome = stage.outcome
@@ -127,5 +128,5 @@ def run_lines(result: RunResult) -> list[str]:
         rows.append([stage.name, stage.status, row_in, row_out, dropped, seconds, stage.error])
     header = ["stage", "result", "in", "out", "dropped", "time", "error"]
     total = f"run {result.run}: exit code {result.exit_code} after {duration(result.seconds)}"
-    reports = [f"{text}\n" for stage in result.stages if (text := stage.outcome.get("report"))]
-    return [*reports, *(aligned(rows, header) if rows else []), total]
+    reports = [f"\n{text}\n" for stage in result.stages if (text := stage.outcome.get("report"))]
+    return [*(aligned(rows, header) if rows else []), *reports, total]

@@ -1,0 +1,1 @@
+"""Measurements against peers; each module is one command (`python -m benchmarks.<name>`)."""
