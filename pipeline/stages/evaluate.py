@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from pipeline.artifacts.kinds import CANDIDATES, DATASET, EVALUATION, SCORED_CANDIDATES
 from pipeline.dag.contract import Context, Input, Inputs, Outcome, Params, stage
+from pipeline.stages.runs import DERIVED, RANKED, Run, mixing_weights, runs_of, write_trec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,12 +19,8 @@ if TYPE_CHECKING:
 
     from pipeline.artifacts.reader import Artifact
     from pipeline.artifacts.writer import ArtifactWriter
-    from pipeline.methods.lists import PassageLists
     from pipeline.methods.metrics import Qrels
-    from pipeline.stages.tables import Candidates
 
-RANKED = " + ranker"
-MIXED = " + ranker and retriever mixed"
 VALIDATION = "validation"
 
 
@@ -52,16 +47,6 @@ class EvaluateParams(Params):
     comparisons: list[list[str]] = []
     answer_depths: list[int] = [5, 20, 100]
     shown: list[str] = Field(default=["RR@10", "Success@5", "Success@50"])
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """One ranking of all evaluated queries, and how deep it goes."""
-
-    name: str
-    lists: PassageLists
-    scores: npt.NDArray[np.floating]
-    depth: int
 
 
 @dataclass
@@ -95,7 +80,10 @@ def evaluate(
             f"{len(artifacts)} runs are wired and {len(params.names)} names given: one for each"
         )
     qrels = tables.qrels_of(dataset)
-    weights = _weights(artifacts, dataset, qrels, params)
+    weights: dict[str, float] = {}
+    if VALIDATION in params.splits:
+        chosen_on = _judged(tables.queries_of(dataset, [VALIDATION]), qrels)
+        weights = mixing_weights(artifacts, chosen_on, qrels, params.compared)
     document: dict[str, Any] = {"weights": weights, "splits": {}}
     texts, warnings, rows = [], [], []
     with writer.folder("runs") as folder:
@@ -105,12 +93,16 @@ def evaluate(
             measured = Measured()
             for number, artifact in enumerate(artifacts):
                 found = tables.Candidates.read(artifact).of_queries(queries)
-                for run in _runs(params.names[number], found, weights.get(str(number))):
+                for run in runs_of(params.names[number], found, qrels, weights.get(str(number))):
                     measured.add(run.name, _measure(run, queries, qrels, dataset, params))
-                    _write_trec(folder / split, run, dataset, number)
+                    write_trec(folder / split, run, dataset, number)
                 context.progress.advance(1)
             result = _summary(measured, params)
-            document["splits"][split] = {"queries": len(queries), **result}
+            document["splits"][split] = {
+                "queries": len(queries),
+                "queries_without_answers": _without_answers(queries, dataset),
+                **result,
+            }
             rows.append(_per_query(measured, queries))
             title = f"{split} ({len(queries)} queries)"
             shown = ladder(result["systems"], params.shown)
@@ -134,76 +126,6 @@ def _judged(queries: npt.NDArray[np.integer], qrels: Qrels) -> npt.NDArray[np.in
     import numpy as np
 
     return queries[np.isin(queries, qrels.query_indices)]
-
-
-# Runs -------------------------------------------------------------------------------------
-
-
-def _runs(name: str, found: Candidates, weight: float | None) -> list[Run]:
-    """The retriever's run and, where a ranker scored it, the re-ranked and the mixed one."""
-    depth = int(found.lists.lengths.max(initial=0))
-    runs = [Run(name, found.lists, found.scores, depth)]
-    if found.ranker_scores is None:
-        return runs
-    runs.append(_reordered(name + RANKED, found, found.ranker_scores, depth))
-    if weight is not None:
-        runs.append(_reordered(name + MIXED, found, _mixed(found, weight), depth))
-    return runs
-
-
-def _reordered(name: str, found: Candidates, scores: npt.NDArray[np.floating], depth: int) -> Run:
-    """By `scores` where they are known; below those, the rest in the retriever's order."""
-    import numpy as np
-
-    lowest = np.nanmin(scores) if np.isfinite(scores).any() else 0.0
-    known = np.where(np.isnan(scores), lowest - found.lists.ranks, scores.astype(np.float64))
-    order = found.lists.ordered_by(known)
-    return Run(name, found.lists.ranked(known), known[order], depth)
-
-
-def _mixed(found: Candidates, weight: float) -> npt.NDArray[np.float64]:
-    import numpy as np
-
-    from pipeline.methods import mixing
-
-    scored = ~np.isnan(_ranker_scores(found))
-    part = found.keep(scored)
-    values = np.full(len(scored), np.nan)
-    values[scored] = mixing.mixed(part.lists, part.scores, _ranker_scores(part), weight)
-    return values
-
-
-def _ranker_scores(found: Candidates) -> npt.NDArray[np.float32]:
-    assert found.ranker_scores is not None
-    return found.ranker_scores
-
-
-def _weights(
-    artifacts: Sequence[Artifact], dataset: Artifact, qrels: Qrels, params: EvaluateParams
-) -> dict[str, float]:
-    """The ranker's share in the mix for each scored run, chosen on validation."""
-    import numpy as np
-
-    from pipeline.methods import metrics, mixing
-    from pipeline.stages import tables
-
-    if VALIDATION not in params.splits:
-        return {}
-    queries = _judged(tables.queries_of(dataset, [VALIDATION]), qrels)
-    weights = {}
-    for number, artifact in enumerate(artifacts):
-        if artifact.kind_name != SCORED_CANDIDATES.name:
-            continue
-        found = tables.Candidates.read(artifact).of_queries(queries)
-        part = found.keep(~np.isnan(_ranker_scores(found)))
-
-        def value(lists: PassageLists) -> float:
-            measured = metrics.measure(lists, qrels, queries, [params.compared])
-            return float(measured[params.compared].mean())
-
-        choice = mixing.choose_weight(part.lists, part.scores, _ranker_scores(part), value)
-        weights[str(number)] = choice.weight
-    return weights
 
 
 # Measures ---------------------------------------------------------------------------------
@@ -231,6 +153,20 @@ def _cutoff(name: str) -> int:
     return int(cutoff) if cutoff else 0
 
 
+def _answers(dataset: Artifact) -> dict[int, list[str]]:
+    if not dataset.rows("answers"):
+        return {}
+    table = dataset.read("answers")
+    columns = (table[name].to_pylist() for name in ("query_index", "answers"))
+    return dict(zip(*columns, strict=True))
+
+
+def _without_answers(queries: npt.NDArray[np.integer], dataset: Artifact) -> int:
+    """Queries that answer@k leaves out."""
+    answers = _answers(dataset)
+    return sum(not answers.get(int(query)) for query in queries)
+
+
 def _answer_measures(
     run: Run, queries: npt.NDArray[np.integer], dataset: Artifact, depths: Sequence[int]
 ) -> dict[str, npt.NDArray[np.float64]]:
@@ -240,8 +176,7 @@ def _answer_measures(
     from pipeline.methods.answers import first_matches
     from pipeline.methods.filters import window
 
-    table = dataset.read("answers")
-    answers = dict(zip(table["query_index"].to_pylist(), table["answers"].to_pylist(), strict=True))
+    answers = _answers(dataset)
     lists = run.lists.of(queries)
     lists = lists.keep(window(lists, 1, max(depths)))
     texts = _texts(dataset, np.unique(lists.passage_indices))
@@ -297,7 +232,7 @@ def _summary(measured: Measured, params: EvaluateParams) -> dict[str, Any]:
 
 def _neighbours(names: Sequence[str]) -> list[list[str]]:
     """Each system with the one before; what was re-ranked, with the run it re-ranks."""
-    ladder = [name for name in names if not name.endswith((RANKED, MIXED))]
+    ladder = [name for name in names if not name.endswith(DERIVED)]
     pairs = [[name, before] for before, name in pairwise(ladder)]
     pairs += [[name, name.removesuffix(RANKED)] for name in names if name.endswith(RANKED)]
     return pairs
@@ -321,35 +256,6 @@ def _losing_rankers(systems: Mapping[str, Mapping[str, Any]], params: EvaluatePa
 
 
 # Files ------------------------------------------------------------------------------------
-
-
-def _write_trec(folder: Path, run: Run, dataset: Artifact, number: int) -> None:
-    """`query Q0 passage rank score tag`, in our rank order."""
-    import numpy as np
-
-    folder.mkdir(parents=True, exist_ok=True)
-    query_ids = dataset.read("queries", ["query_id"])["query_id"]
-    passages = np.unique(run.lists.passage_indices)
-    ids = _ids(dataset, passages)
-    tag = re.sub(r"[^\w.@-]+", "_", run.name)
-    with (folder / f"{number:02d}_{tag}.trec").open("w", encoding="utf-8") as file:
-        place = 0
-        for query, found in run.lists:
-            query_id = query_ids[query].as_py()
-            for rank, passage in enumerate(found.tolist(), start=1):
-                score = float(run.scores[place])
-                file.write(f"{query_id} Q0 {ids[passage]} {rank} {score:.6f} {tag}\n")
-                place += 1
-
-
-def _ids(dataset: Artifact, wanted: npt.NDArray[np.integer]) -> dict[int, str]:
-    ids: dict[int, str] = {}
-    for shard in dataset.shards("passages"):
-        inside = wanted[(wanted >= shard.first_row) & (wanted < shard.first_row + shard.rows)]
-        if len(inside):
-            column = shard.read(["passage_id"])["passage_id"].take(inside - shard.first_row)
-            ids |= dict(zip(inside.tolist(), column.to_pylist(), strict=True))
-    return ids
 
 
 def _per_query(measured: Measured, queries: npt.NDArray[np.integer]) -> list[dict[str, Any]]:
