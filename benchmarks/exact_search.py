@@ -56,7 +56,9 @@ def blocks(folder: Path) -> Iterator[tuple[int, NDArray[np.float16]]]:
         yield int(path.stem.split("-")[1]), np.load(path)
 
 
-def raw_faiss(folder: Path, passages: int, depth: int, gpu: bool, threads: int) -> Callable[[], Found]:
+def raw_faiss(
+    folder: Path, passages: int, depth: int, gpu: bool, threads: int
+) -> Callable[[], Found]:
     """One call over all vectors, which are in memory before."""
     import faiss
 

@@ -85,7 +85,9 @@ def verdict(
 ) -> None:
     """Print the median of ratios with their range, and whether the goal is reached."""
     wall, cpu = (statistics.median(values) for values in found)
-    text = f"{what}: {wall:.2f} x ({min(found[0]):.2f} to {max(found[0]):.2f}; CPU time {cpu:.2f} x)"
+    text = (
+        f"{what}: {wall:.2f} x ({min(found[0]):.2f} to {max(found[0]):.2f}; CPU time {cpu:.2f} x)"
+    )
     if at_least is not None:
         text += f", goal at least {at_least}: {'reached' if wall >= at_least else 'MISSED'}"
     if at_most is not None:

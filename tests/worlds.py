@@ -1,22 +1,23 @@
 """A generated world in which relevance is known: every pair, not only the labelled ones.
 
-A passage speaks of one topic (several words of a topic's few) and names one key. A query gives some
-of a topic's words and a key; relevant are the passages of that topic with that key. Words of a
-topic are shared by all its passages, so what merely counts common words ranks passages of the right
-topic with another key (true hard negatives) as high as the relevant ones. Of the relevant passages
-of a query one is labelled; the others are planted false negatives.
+A passage speaks of one topic (several words of a topic's few) and names one key, or none. A query
+gives some of a topic's words and a key; relevant are the passages of that topic with that key.
+Words of a topic are shared by all its passages, so what merely counts common words ranks passages
+of the right topic with another key (true hard negatives) as high as the relevant ones. Of the
+relevant passages of a query all but one are labelled; that one is a planted false negative.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
+NO_KEY = -1
 TRAIN, VALIDATION, DEV, UNLABELLED = "train", "validation", "dev", "unlabelled"
 
 
@@ -26,7 +27,8 @@ class Sizes:
 
     Attributes:
         copies: relevant passages of each topic and key.
-        queries: split -> queries of each topic and key.
+        keyless: passages of each topic that are relevant to no query.
+        train, validation, dev, unlabelled: queries of each topic and key.
     """
 
     topics: int = 4
@@ -34,6 +36,7 @@ class Sizes:
     topic_words: int = 8
     filler_words: int = 20
     copies: int = 2
+    keyless: int = 4
     train: int = 2
     validation: int = 1
     dev: int = 1
@@ -46,14 +49,14 @@ class GeneratedWorld:
 
     Attributes:
         folder: a BEIR collection, with `unlabelled.jsonl` beside it.
-        meanings: passage or query id -> (topic, key).
-        labelled: query id -> the passage that the judgements name; every query but the unlabelled.
+        meanings: passage or query id -> (topic, key), key -1 for none.
+        labelled: query id -> the passages that the judgements name; none for unlabelled queries.
         splits: query id -> its split.
     """
 
     folder: Path
     meanings: dict[str, tuple[int, int]]
-    labelled: dict[str, str]
+    labelled: dict[str, list[str]]
     splits: dict[str, str]
 
     def is_relevant(self, query_id: str, passage_id: str) -> bool:
@@ -62,12 +65,13 @@ class GeneratedWorld:
     def is_planted(self, query_id: str, passage_id: str) -> bool:
         """Relevant and not labelled."""
         relevant = self.is_relevant(query_id, passage_id)
-        return relevant and self.labelled.get(query_id) != passage_id
+        return relevant and passage_id not in self.labelled.get(query_id, [])
 
     def source(self) -> dict[str, object]:
         """The parameters with which `ingest` reads it."""
         source = {"format": "beir", "path": str(self.folder)}
-        return {**source, "unlabelled_queries": "unlabelled.jsonl"}
+        judgements = {split: f"qrels/{split}.tsv" for split in (TRAIN, VALIDATION, DEV)}
+        return {**source, "qrels": judgements, "unlabelled_queries": "unlabelled.jsonl"}
 
 
 def generate(folder: Path, sizes: Sizes, seed: int = 7) -> GeneratedWorld:
@@ -79,7 +83,8 @@ def generate(folder: Path, sizes: Sizes, seed: int = 7) -> GeneratedWorld:
     fillers = [next(words) for _ in range(sizes.filler_words)]
 
     def text(topic: int, key: int, topical: int, filling: int) -> str:
-        chosen = [keys[key], *draw.choice(topics[topic], topical, replace=False)]
+        chosen = [] if key == NO_KEY else [keys[key]]
+        chosen += list(draw.choice(topics[topic], topical, replace=False))
         chosen += list(draw.choice(fillers, filling, replace=False))
         return " ".join(draw.permutation(chosen))
 
@@ -87,12 +92,13 @@ def generate(folder: Path, sizes: Sizes, seed: int = 7) -> GeneratedWorld:
     meanings: dict[str, tuple[int, int]] = {}
     passages = []
     meant = [pair for pair in pairs for _ in range(sizes.copies)]
+    meant += [(topic, NO_KEY) for topic in range(sizes.topics) for _ in range(sizes.keyless)]
     for number, at in enumerate(draw.permutation(len(meant))):
         topic, key = meant[at]
         meanings[f"p{number}"] = (topic, key)
         # Titles say nothing; some are missing, as in real collections.
         title = "" if number % 4 == 0 else f"{fillers[number % len(fillers)]}"
-        body = text(topic, key, int(draw.integers(4, sizes.topic_words)), int(draw.integers(1, 4)))
+        body = text(topic, key, int(draw.integers(4, sizes.topic_words)), int(draw.integers(1, 3)))
         passages.append({"_id": f"p{number}", "title": title, "text": body})
     of_pair = {pair: [p for p, meaning in meanings.items() if meaning == pair] for pair in pairs}
     labelled, splits, queries = {}, {}, []
@@ -100,26 +106,28 @@ def generate(folder: Path, sizes: Sizes, seed: int = 7) -> GeneratedWorld:
         for pair, turn in product(pairs, range(getattr(sizes, split))):
             name = f"{split[0]}{len(queries)}"
             meanings[name], splits[name] = pair, split
-            queries.append({"_id": name, "text": text(*pair, 3, 1)})
+            queries.append({"_id": name, "text": text(*pair, 3, 0)})
             if split != UNLABELLED:
-                labelled[name] = of_pair[pair][turn % sizes.copies]
+                unlucky = of_pair[pair][turn % sizes.copies]
+                labelled[name] = [p for p in of_pair[pair] if p != unlucky]
     (folder / "qrels").mkdir(parents=True)
     _write(folder / "corpus.jsonl", passages)
     _write(folder / "queries.jsonl", (q for q in queries if splits[q["_id"]] != UNLABELLED))
     _write(folder / "unlabelled.jsonl", (q for q in queries if splits[q["_id"]] == UNLABELLED))
     for split in (TRAIN, VALIDATION, DEV):
-        rows = [f"{q}\t{p}\t1\n" for q, p in labelled.items() if splits[q] == split]
+        named = [(q, p) for q, own in labelled.items() if splits[q] == split for p in own]
+        rows = [f"{q}\t{p}\t1\n" for q, p in named]
         header = "query-id\tcorpus-id\tscore\n"
         (folder / f"qrels/{split}.tsv").write_text(header + "".join(rows))
     return GeneratedWorld(folder, meanings, labelled, splits)
 
 
-def _words(count: int, draw: np.random.Generator) -> Iterable[str]:
-    """Different made-up words of two syllables."""
-    syllables = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
-    pairs = draw.choice(len(syllables) ** 2, count, replace=False)
-    return iter([syllables[n // len(syllables)] + syllables[n % len(syllables)] for n in pairs])
+def _words(count: int, draw: np.random.Generator) -> Iterator[str]:
+    """Made-up words that share no syllable, so that sentencepiece keeps each as one piece."""
+    syllables = ["".join(letters) for letters in product("bdfgklmnprstvz", "aeiou", "lmnrst")]
+    chosen = draw.permutation(syllables)[: 2 * count]
+    return map("".join, zip(chosen[:count], chosen[count:], strict=True))
 
 
-def _write(path: Path, rows: Iterable[dict[str, str]] | Sequence[dict[str, str]]) -> None:
+def _write(path: Path, rows: Iterable[dict[str, str]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

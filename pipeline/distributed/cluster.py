@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import pipeline
 from pipeline.artifacts.cache import CACHE_VARIABLE
 
+# Ray sets it for the entry point of a submitted job.
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 PROJECT_ROOT = Path(pipeline.__file__).resolve().parent.parent
 
 # What Ray prints about itself would bury the pipeline's own lines.
@@ -47,7 +49,8 @@ def connect() -> None:
     """Join the cluster that `RAY_ADDRESS` or the surrounding job names, else start one here.
 
     Does nothing when this process is connected. Workers find the project on their import path and
-    the node-local cache of this driver's setting.
+    the node-local cache of this driver's setting; under a job both are the job's and the nodes' own
+    affair: Ray unpacks the working directory on every node.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -55,18 +58,18 @@ def connect() -> None:
 
     if ray.is_initialized():
         return
-    variables = {CACHE_VARIABLE: os.environ[CACHE_VARIABLE]} if CACHE_VARIABLE in os.environ else {}
-    if "RAY_ADDRESS" in os.environ or "RAY_JOB_ID" in os.environ:
-        ray.init(
-            runtime_env={"env_vars": variables} if variables else None,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+    if JOB_VARIABLE in os.environ:
+        ray.init(log_to_driver=False, logging_level="ERROR")
         return
     path = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
+    variables = {"PYTHONPATH": path}
+    if CACHE_VARIABLE in os.environ:
+        variables[CACHE_VARIABLE] = os.environ[CACHE_VARIABLE]
     ray.init(
-        runtime_env={"env_vars": {**variables, "PYTHONPATH": path}},
-        include_dashboard=False,
+        # Without an address Ray would join whatever cluster it finds running on this machine.
+        address=os.environ.get("RAY_ADDRESS") or "local",
+        runtime_env={"env_vars": variables},
+        include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
         log_to_driver=False,
         logging_level="ERROR",
     )
@@ -113,51 +116,3 @@ def worker_count(resources: HasResources) -> int:
     if isinstance(resources.workers, str):
         return max(1, room)
     return resources.workers
-
-
-def check_shared_root(uri: str) -> None:
-    """Prove that every node of the cluster sees what the driver writes below the root `uri`.
-
-    Raises:
-        RuntimeError: some nodes do not; they are named.
-    """
-    import uuid
-
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    from pipeline.artifacts.store import Store
-
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) < 2:
-        return
-    store, token = Store(uri), uuid.uuid4().hex
-    probe = f"runs/probe-{token}"
-    store.write_bytes(probe, token.encode())
-
-    @ray.remote(num_cpus=0)
-    def sees() -> bool:
-        try:
-            return Store(uri).read_bytes(probe).decode() == token
-        except OSError:
-            return False
-
-    try:
-        answers = [
-            sees.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote()
-            for node in nodes
-        ]
-        blind = [
-            node["NodeManagerAddress"]
-            for node, seen in zip(nodes, ray.get(answers, timeout=120), strict=True)
-            if not seen
-        ]
-    finally:
-        store.delete(probe)
-    if blind:
-        raise RuntimeError(
-            f"the artifact root {uri} is not the same on all nodes: {', '.join(blind)} cannot see "
-            "what the driver writes there; use an object store (s3://, gs://) or a shared mount"
-        )

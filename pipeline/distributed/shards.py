@@ -7,8 +7,10 @@ back only counts, so that the object store carries names and no embeddings.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Generic, TypeVar
 
+from pipeline.artifacts.store import Store
 from pipeline.distributed.cluster import (
     HasResources,
     connect,
@@ -16,6 +18,7 @@ from pipeline.distributed.cluster import (
     quieten,
     worker_count,
 )
+from pipeline.distributed.shared_root import Probe, shared_root
 from pipeline.distributed.tally import CountsProgress, RemoteProgress, counting
 
 T = TypeVar("T")
@@ -39,9 +42,19 @@ def _refuse_endless_retries(what: str, attempt: int) -> None:
 class _PoolActor(Generic[T]):
     """Runs tasks one after the other with work that is made once (models load here)."""
 
-    def __init__(self, make: Callable[[], ShardWork[T]], tally: Any) -> None:
-        self._work = make()
+    def __init__(
+        self, make: Callable[[], ShardWork[T]], tally: Any, probe: Probe | None = None
+    ) -> None:
+        import ray
+
         self._tally = tally
+        try:
+            if probe is not None:
+                probe.check()
+            self._work = make()
+        except Exception as error:
+            ray.get(tally.fail.remote(f"{type(error).__name__}: {error}"))
+            raise
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         import ray
@@ -64,6 +77,7 @@ def run_shards(
     tasks: Sequence[T],
     resources: HasResources,
     progress: CountsProgress,
+    store: Store | None = None,
 ) -> list[Report]:
     """Do all `tasks`, in any order and place; their reports in the order of the tasks.
 
@@ -72,9 +86,11 @@ def run_shards(
         tasks: small picklable descriptions. Doing one twice must give the same files.
         resources: `workers: 0` does them here, one after the other, without Ray.
         progress: counts the rows that the work says it has done.
+        store: the root that the work reads and writes: every node has to see it.
 
     Raises:
         ShardFailure: a task failed in a worker; the message carries its error.
+        UnsharedRoot: some node does not see the root.
     """
     if not tasks:
         return []
@@ -82,7 +98,8 @@ def run_shards(
         work = make()
         return [work(task, progress) for task in tasks]
     connect()
-    return _run_on_ray(make, tasks, resources, progress)
+    with shared_root(store) if store is not None else nullcontext() as probe:
+        return _run_on_ray(make, tasks, resources, progress, probe)
 
 
 def _run_on_ray(
@@ -90,6 +107,7 @@ def _run_on_ray(
     tasks: Sequence[T],
     resources: HasResources,
     progress: CountsProgress,
+    probe: Probe | None,
 ) -> list[Report]:
     import ray
     from ray import cloudpickle
@@ -109,11 +127,11 @@ def _run_on_ray(
             num_cpus=resources.cpus_per_worker,
             num_gpus=gpus or None,
             compute=pool,
-            fn_constructor_kwargs={"make": make, "tally": tally},
+            fn_constructor_kwargs={"make": make, "tally": tally, "probe": probe},
         )
         try:
             done = dataset.take_all()
-        except ray.exceptions.RayTaskError as error:
+        except ray.exceptions.RayError as error:
             failures = ray.get(tally.failures.remote())
             raise ShardFailure("; ".join(failures) or str(error)) from error
     done.sort(key=lambda row: row["index"])

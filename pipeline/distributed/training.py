@@ -14,6 +14,7 @@ from pipeline.distributed.cluster import (
     quieten,
     worker_count,
 )
+from pipeline.distributed.shared_root import shared_root
 from pipeline.distributed.tally import CountsProgress, RemoteProgress, counting
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def launch(
 
     Raises:
         TrainingFailure: the loop failed in a worker; the message carries its error.
+        UnsharedRoot: some node does not see the root.
     """
     if resources.workers == 0:
         from pipeline.models.device import choose_device
@@ -87,6 +89,7 @@ def _rank_loop(config: dict[str, Any]) -> Any:
         torch.set_num_threads(max(1, int(config["cpus"])))
     progress = RemoteProgress(tally) if train.get_context().get_world_rank() == 0 else _Silent()
     try:
+        config["probe"].check()
         result = loop(get_device(), progress)
     except Exception as error:
         ray.get(tally.fail.remote(f"{type(error).__name__}: {error}"))
@@ -128,12 +131,13 @@ def _launch_on_ray(
     # the loop's own checkpoints already decide where to go on.
     record = f"{name}-{uuid.uuid4().hex[:8]}"
     directory = f"runs/ray-train/{record}"
-    with counting(progress) as tally:
+    with shared_root(store) as probe, counting(progress) as tally:
         trainer = TorchTrainer(
             _rank_loop,
             train_loop_config={
                 "loop": loop,
                 "tally": tally,
+                "probe": probe,
                 "use_gpu": bool(gpus),
                 "cpus": resources.cpus_per_worker,
             },

@@ -34,6 +34,11 @@ class Scratch(Params):
 
     Attributes:
         vocab_size: pieces of the vocabulary, special tokens included.
+        hidden_size: width of a token state.
+        num_hidden_layers: Transformer layers.
+        num_attention_heads: of each layer; they divide `hidden_size`.
+        intermediate_size: width of the feed-forward layers.
+        max_position_embeddings: longest input in tokens.
         lowercase: whether texts are lower-cased first.
         character_coverage: share of the corpus' characters that get a piece of their own.
     """

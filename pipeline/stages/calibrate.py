@@ -149,6 +149,7 @@ def _score(
         tasks,
         context.resources,
         context.progress,
+        writer.store,
     )
     return np.concatenate([report["logits"] for report in reports]), reports[0]["device"]
 

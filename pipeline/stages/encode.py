@@ -127,6 +127,7 @@ def encode(
         todo,
         context.resources,
         context.progress,
+        writer.store,
     )
     return Outcome(
         rows_in=rows,

@@ -37,6 +37,7 @@ class EvaluateParams(Params):
         compared: the measure of the comparisons.
         comparisons: pairs of names; empty means each system with the one before it.
         answer_depths: answer@k, where the dataset has answers.
+        shown: the measures of the table that is printed; all are in `metrics.json`.
     """
 
     names: list[str]
@@ -49,16 +50,24 @@ class EvaluateParams(Params):
     shown: list[str] = Field(default=["RR@10", "Success@5", "Success@50"])
 
 
+@dataclass(frozen=True, eq=False)
+class PerQuery:
+    """Values of one measure, and the queries they belong to."""
+
+    queries: npt.NDArray[np.integer]
+    values: npt.NDArray[np.float64]
+
+
 @dataclass
 class Measured:
-    """Per-query values by system and measure: one row a seed."""
+    """Values by system and measure: one entry a seed."""
 
-    values: dict[str, dict[str, list[npt.NDArray[np.float64]]]] = field(default_factory=dict)
+    seeds: dict[str, dict[str, list[PerQuery]]] = field(default_factory=dict)
 
-    def add(self, system: str, measured: Mapping[str, npt.NDArray[np.float64]]) -> None:
+    def add(self, system: str, measured: Mapping[str, PerQuery]) -> None:
         """Keep another seed's values of a system."""
         for measure, values in measured.items():
-            self.values.setdefault(system, {}).setdefault(measure, []).append(values)
+            self.seeds.setdefault(system, {}).setdefault(measure, []).append(values)
 
 
 @stage(
@@ -83,12 +92,13 @@ def evaluate(
     weights: dict[str, float] = {}
     if VALIDATION in params.splits:
         chosen_on = _judged(tables.queries_of(dataset, [VALIDATION]), qrels)
-        weights = mixing_weights(artifacts, chosen_on, qrels, params.compared)
+        if len(chosen_on):
+            weights = mixing_weights(artifacts, chosen_on, qrels, params.compared)
     document: dict[str, Any] = {"weights": weights, "splits": {}}
     texts, warnings, rows = [], [], []
     with writer.folder("runs") as folder:
         for split in params.splits:
-            queries = _judged(tables.queries_of(dataset, [split]), qrels)
+            queries = tables.queries_of(dataset, [split])
             context.progress.start(f"measuring {split}", len(artifacts), "runs")
             measured = Measured()
             for number, artifact in enumerate(artifacts):
@@ -98,13 +108,15 @@ def evaluate(
                     write_trec(folder / split, run, dataset, number)
                 context.progress.advance(1)
             result = _summary(measured, params)
+            judged = len(_judged(queries, qrels))
             document["splits"][split] = {
                 "queries": len(queries),
+                "judged_queries": judged,
                 "queries_without_answers": _without_answers(queries, dataset),
                 **result,
             }
-            rows.append(_per_query(measured, queries))
-            title = f"{split} ({len(queries)} queries)"
+            rows.append(_per_query(measured))
+            title = f"{split} ({judged} judged queries)"
             shown = ladder(result["systems"], params.shown)
             texts.append(f"{title}\n{shown}\n\n{claims(result['comparisons'])}")
             if split == VALIDATION:
@@ -137,13 +149,16 @@ def _measure(
     qrels: Qrels,
     dataset: Artifact,
     params: EvaluateParams,
-) -> dict[str, npt.NDArray[np.float64]]:
+) -> dict[str, PerQuery]:
+    """Measures of rank over the judged queries, answer@k over those with answers."""
     from pipeline.methods import metrics
 
     names = [name for name in params.measures if _cutoff(name) <= run.depth]
-    measured = dict(metrics.measure(run.lists, qrels, queries, names))
+    judged = _judged(queries, qrels)
+    values = metrics.measure(run.lists, qrels, judged, names) if len(judged) else {}
+    measured = {name: PerQuery(judged, found) for name, found in values.items()}
     depths = [depth for depth in params.answer_depths if depth <= run.depth]
-    if depths and dataset.rows("answers"):
+    if depths and len(queries) > _without_answers(queries, dataset):
         measured |= _answer_measures(run, queries, dataset, depths)
     return measured
 
@@ -169,7 +184,7 @@ def _without_answers(queries: npt.NDArray[np.integer], dataset: Artifact) -> int
 
 def _answer_measures(
     run: Run, queries: npt.NDArray[np.integer], dataset: Artifact, depths: Sequence[int]
-) -> dict[str, npt.NDArray[np.float64]]:
+) -> dict[str, PerQuery]:
     """answer@k over the queries that have answers."""
     import numpy as np
 
@@ -183,7 +198,8 @@ def _answer_measures(
     matches = first_matches(
         lists, [answers.get(int(query), []) for query in queries], texts.__getitem__, max(depths)
     )
-    return {f"answer@{depth}": matches.at(depth) for depth in depths}
+    found = matches.query_indices
+    return {f"answer@{depth}": PerQuery(found, matches.at(depth)) for depth in depths}
 
 
 def _texts(dataset: Artifact, wanted: npt.NDArray[np.integer]) -> dict[int, str]:
@@ -205,15 +221,17 @@ def _summary(measured: Measured, params: EvaluateParams) -> dict[str, Any]:
 
     systems = {
         name: {
-            measure: SystemScores(name, np.stack(values), name in params.untrained)
-            for measure, values in by_measure.items()
+            measure: SystemScores(
+                name, np.stack([seed.values for seed in seeds]), name in params.untrained
+            )
+            for measure, seeds in by_measure.items()
         }
-        for name, by_measure in measured.values.items()
+        for name, by_measure in measured.seeds.items()
     }
     pairs = params.comparisons or _neighbours(list(systems))
-    compared = compare(
-        [(systems[a][params.compared], systems[b][params.compared]) for a, b in pairs]
-    )
+    by_measure = {name: values.get(params.compared) for name, values in systems.items()}
+    scored = [(by_measure[a], by_measure[b]) for a, b in pairs]
+    compared = compare([(a, b) for a, b in scored if a is not None and b is not None])
     return {
         "systems": {
             name: {
@@ -242,7 +260,7 @@ def _losing_rankers(systems: Mapping[str, Mapping[str, Any]], params: EvaluatePa
     """A warning for each ranker that does not rank better than its retriever."""
     warnings = []
     for name, values in systems.items():
-        if not name.endswith(RANKED):
+        if not name.endswith(RANKED) or params.compared not in values:
             continue
         ranker = values[params.compared]["mean"]
         retriever = systems[name.removesuffix(RANKED)][params.compared]["mean"]
@@ -255,33 +273,34 @@ def _losing_rankers(systems: Mapping[str, Mapping[str, Any]], params: EvaluatePa
     return warnings
 
 
-# Files ------------------------------------------------------------------------------------
+# The per-query table ------------------------------------------------------------------------
 
 
-def _per_query(measured: Measured, queries: npt.NDArray[np.integer]) -> list[dict[str, Any]]:
-    """Rows of the per-query table for measures that cover all queries."""
+def _per_query(measured: Measured) -> list[tuple[str, str, PerQuery]]:
+    """(run, measure, values), a system's seeds numbered from 0."""
     return [
-        {"query_index": queries, "run": f"{system}#{seed}", "measure": measure, "value": values}
-        for system, by_measure in measured.values.items()
+        (f"{system}#{number}", measure, values)
+        for system, by_measure in measured.seeds.items()
         for measure, seeds in by_measure.items()
-        for seed, values in enumerate(seeds)
-        if len(values) == len(queries)
+        for number, values in enumerate(seeds)
     ]
 
 
-def _write_per_query(writer: ArtifactWriter, parts: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+def _write_per_query(
+    writer: ArtifactWriter, splits: Sequence[Sequence[tuple[str, str, PerQuery]]]
+) -> None:
     import pyarrow as pa
 
     tables = [
         pa.table(
             {
-                "query_index": pa.array(part["query_index"], pa.int32()),
-                "run": pa.repeat(part["run"], len(part["value"])),
-                "measure": pa.repeat(part["measure"], len(part["value"])),
-                "value": part["value"],
+                "query_index": pa.array(found.queries, pa.int32()),
+                "run": pa.repeat(run, len(found.values)),
+                "measure": pa.repeat(measure, len(found.values)),
+                "value": found.values,
             }
         )
-        for split in parts
-        for part in split
+        for split in splits
+        for run, measure, found in split
     ]
     writer.write_table("per_query", pa.concat_tables(tables))

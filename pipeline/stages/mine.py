@@ -100,6 +100,7 @@ def mine(inputs: Inputs, params: MineParams, writer: ArtifactWriter, context: Co
         todo,
         context.resources,
         context.progress,
+        writer.store,
     )
     return Outcome(
         rows_in=rows,

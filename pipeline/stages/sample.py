@@ -81,7 +81,7 @@ def sample(
         drawn = most.keep(samplers.top(most, np.ones(len(most.passage_indices), bool), wanted))
     else:
         if params.source == "given":
-            given = tables.pairs_of(dataset, "negatives").lists().of(positives.query_indices)
+            given = tables.given_negatives(dataset).of(positives.query_indices)
         else:
             given = tables.Candidates.read(_candidates(inputs, params)).lists
             given = given.of(positives.query_indices)

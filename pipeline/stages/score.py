@@ -95,6 +95,7 @@ def score(inputs: Inputs, params: ScoreParams, writer: ArtifactWriter, context: 
         [shard for shard in shards if shard.index not in done],
         context.resources,
         context.progress,
+        writer.store,
     )
     other = rows - len(lengths)
     return Outcome(

@@ -52,6 +52,12 @@ def pairs_of(dataset: Artifact, table: str) -> KnownPairs:
     return KnownPairs.of((rows["query_index"].to_numpy(), rows["passage_index"].to_numpy()))
 
 
+def given_negatives(dataset: Artifact) -> PassageLists:
+    """The negatives that came with the data, in the order they came."""
+    rows = dataset.read("negatives", ["query_index", "passage_index"])
+    return PassageLists.from_pairs(rows["query_index"].to_numpy(), rows["passage_index"].to_numpy())
+
+
 def qrels_of(dataset: Artifact) -> Qrels:
     """All judgements."""
     rows = dataset.read("qrels")

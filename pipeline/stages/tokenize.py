@@ -120,7 +120,13 @@ def tokenize(
         tasks += [_Task(table, shard) for shard in shards if shard.index not in done]
     context.progress.start("tokenising", rows)
     context.progress.advance(rows - sum(task.shard.rows for task in tasks))
-    run_shards(_MakeWork(None, base, template, writer), tasks, context.resources, context.progress)
+    run_shards(
+        _MakeWork(None, base, template, writer),
+        tasks,
+        context.resources,
+        context.progress,
+        writer.store,
+    )
     return Outcome(rows_in=rows, rows_out=rows, metrics=_truncation(writer))
 
 

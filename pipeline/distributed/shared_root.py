@@ -1,0 +1,106 @@
+"""Proof that all nodes of a cluster see the same artifact root before they work on it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.artifacts.store import Store
+
+PROBES = "runs/probes"
+ANSWER_SECONDS = 120.0
+
+# (root, node id) of the nodes that were asked and had the right answer.
+_proven: set[tuple[str, str]] = set()
+
+
+class UnsharedRoot(Exception):
+    """Some node does not see what the driver writes below the artifact root."""
+
+    def __init__(self, uri: str, nodes: str) -> None:
+        super().__init__(uri, nodes)
+        self.uri, self.nodes = uri, nodes
+
+    def __str__(self) -> str:
+        return (
+            f"the artifact root {self.uri} is not the same on all nodes: {self.nodes} cannot see "
+            "what the driver writes there; use an object store (s3://, gs://) or a shared mount"
+        )
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A file below a root that the driver has written; whoever reads its token sees that root."""
+
+    store: Store
+    token: str
+
+    @property
+    def path(self) -> str:
+        """Where the file is, relative to the root."""
+        return f"{PROBES}/{self.token}"
+
+    def is_seen(self) -> bool:
+        """Whether this process sees the file."""
+        try:
+            return self.store.read_bytes(self.path).decode() == self.token
+        except OSError:
+            return False
+
+    def check(self) -> None:
+        """Raise UnsharedRoot if this process does not see the file.
+
+        A worker calls this first: what is missing on a node that joined late, with a root of its
+        own, would otherwise look like a damaged artifact.
+        """
+        if not self.is_seen():
+            import ray
+
+            raise UnsharedRoot(self.store.uri, f"node {ray.util.get_node_ip_address()}")
+
+
+@contextmanager
+def shared_root(store: Store) -> Iterator[Probe]:
+    """A probe for the workers of a stage; nodes that were not asked before are asked at once.
+
+    Raises:
+        UnsharedRoot: some nodes do not see the root; they are named.
+    """
+    probe = Probe(store, uuid.uuid4().hex)
+    store.write_bytes(probe.path, probe.token.encode())
+    try:
+        _ask_nodes(probe)
+        yield probe
+    finally:
+        store.delete(probe.path)
+
+
+def _ask_nodes(probe: Probe) -> None:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    root = probe.store.uri
+    alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    here = ray.get_runtime_context().get_node_id()
+    todo = [node for node in alive if node != here and (root, node) not in _proven]
+    ask: Any = ray.remote(num_cpus=0)(lambda: probe.is_seen())
+    answers = [
+        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
+        for node in todo
+    ]
+    blind = []
+    for node, answer in zip(todo, answers, strict=True):
+        try:
+            seen = ray.get(answer, timeout=ANSWER_SECONDS)
+        except ray.exceptions.RayError:
+            # It left the cluster, or is busy beyond measure; a worker that lands there checks too.
+            continue
+        if seen:
+            _proven.add((root, node))
+        else:
+            blind.append(f"node {alive[node]['NodeManagerAddress']} ({node[:8]})")
+    if blind:
+        raise UnsharedRoot(root, ", ".join(blind))
