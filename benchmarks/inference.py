@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from sentence_transformers import CrossEncoder as PeerRanker
 from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedTokenizerFast
@@ -32,6 +33,7 @@ from pipeline.models.device import (
     torch_dtype,
 )
 from pipeline.models.dual_encoder import DualEncoder, DualEncoderConfig
+from pipeline.models.encoder import quiet
 from pipeline.models.inference import embed, prepare, score
 from pipeline.text.batches import token_budget_batches
 from pipeline.text.store import TokenStore
@@ -178,7 +180,8 @@ def measure_scoring(
 
 
 def _probabilities(logits: Vectors) -> Vectors:
-    return 1 / (1 + np.exp(-logits))
+    found: Vectors = expit(logits)
+    return found
 
 
 def _measure(
@@ -192,7 +195,8 @@ def _measure(
 ) -> None:
     print(f"\n{title}", flush=True)
     store = ours.tokenize(data)
-    plain, alike = peer(torch.float32), peer(torch_dtype(ours.precision))
+    with quiet():
+        plain, alike = peer(torch.float32), peer(torch_dtype(ours.precision))
     few = inputs[:64]
     expected = plain(few)
     gap = float(np.abs(compute(store)[: len(few)] - expected).max())

@@ -10,6 +10,7 @@ import argparse
 import statistics
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from benchmarks import measuring, texts
@@ -77,6 +78,10 @@ def _job() -> list[str]:
     return [sys.executable, str(PROJECT_ROOT / "jobs" / "run_pipeline.py")]
 
 
+def _timing_of(command: list[str]) -> measuring.Timing:
+    return measuring.run_command(command).timing
+
+
 def _measure(file: Path, rounds: int) -> None:
     python, job = sys.executable, _job()[1]
     commands = {
@@ -88,10 +93,7 @@ def _measure(file: Path, rounds: int) -> None:
     if "cached, 0 to run, 0 partly done, 0 unknown" not in plan:
         raise SystemExit(f"{file} has stages to run; run it first:\n{plan}")
     timings = measuring.alternate(
-        {
-            name: (lambda command=command: measuring.run_command(command).timing)
-            for name, command in commands.items()
-        },
+        {name: partial(_timing_of, command) for name, command in commands.items()},
         rounds,
     )
     measuring.medians(timings)

@@ -1,7 +1,7 @@
 """A generated world in which relevance is known: every pair, not only the labelled ones.
 
-A passage speaks of one topic (several words of a topic's few) and names one key, or none. A query
-gives some of a topic's words and a key; relevant are the passages of that topic with that key.
+A passage speaks of one topic (several words of a topic's few) and names one key. A query gives some
+of a topic's words and a key; relevant are the passages of that topic with that key.
 Words of a topic are shared by all its passages, so what merely counts common words ranks passages
 of the right topic with another key (true hard negatives) as high as the relevant ones. Of the
 relevant passages of a query all but one are labelled; that one is a planted false negative.
@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-NO_KEY = -1
 TRAIN, VALIDATION, DEV, UNLABELLED = "train", "validation", "dev", "unlabelled"
 
 
@@ -27,7 +26,7 @@ class Sizes:
 
     Attributes:
         copies: relevant passages of each topic and key.
-        keyless: passages of each topic that are relevant to no query.
+        unasked: passages of each topic with a key that no query asks for.
         train, validation, dev, unlabelled: queries of each topic and key.
     """
 
@@ -36,7 +35,7 @@ class Sizes:
     topic_words: int = 8
     filler_words: int = 20
     copies: int = 2
-    keyless: int = 4
+    unasked: int = 4
     train: int = 2
     validation: int = 1
     dev: int = 1
@@ -49,7 +48,7 @@ class GeneratedWorld:
 
     Attributes:
         folder: a BEIR collection, with `unlabelled.jsonl` beside it.
-        meanings: passage or query id -> (topic, key), key -1 for none.
+        meanings: passage or query id -> (topic, key).
         labelled: query id -> the passages that the judgements name; none for unlabelled queries.
         splits: query id -> its split.
     """
@@ -77,14 +76,13 @@ class GeneratedWorld:
 def generate(folder: Path, sizes: Sizes, seed: int = 7) -> GeneratedWorld:
     """Write a world below `folder`."""
     draw = np.random.default_rng(seed)
-    words = _words(sizes.topics * sizes.topic_words + sizes.keys + sizes.filler_words, draw)
+    words = _words(sizes.topics * sizes.topic_words + sizes.keys + 1 + sizes.filler_words, draw)
     topics = [[next(words) for _ in range(sizes.topic_words)] for _ in range(sizes.topics)]
-    keys = [next(words) for _ in range(sizes.keys)]
+    keys = [next(words) for _ in range(sizes.keys + 1)]
     fillers = [next(words) for _ in range(sizes.filler_words)]
 
     def text(topic: int, key: int, topical: int, filling: int) -> str:
-        chosen = [] if key == NO_KEY else [keys[key]]
-        chosen += list(draw.choice(topics[topic], topical, replace=False))
+        chosen = [keys[key], *draw.choice(topics[topic], topical, replace=False)]
         chosen += list(draw.choice(fillers, filling, replace=False))
         return " ".join(draw.permutation(chosen))
 
@@ -92,7 +90,7 @@ def generate(folder: Path, sizes: Sizes, seed: int = 7) -> GeneratedWorld:
     meanings: dict[str, tuple[int, int]] = {}
     passages = []
     meant = [pair for pair in pairs for _ in range(sizes.copies)]
-    meant += [(topic, NO_KEY) for topic in range(sizes.topics) for _ in range(sizes.keyless)]
+    meant += [(topic, sizes.keys) for topic in range(sizes.topics) for _ in range(sizes.unasked)]
     for number, at in enumerate(draw.permutation(len(meant))):
         topic, key = meant[at]
         meanings[f"p{number}"] = (topic, key)
@@ -123,10 +121,9 @@ def generate(folder: Path, sizes: Sizes, seed: int = 7) -> GeneratedWorld:
 
 
 def _words(count: int, draw: np.random.Generator) -> Iterator[str]:
-    """Made-up words that share no syllable, so that sentencepiece keeps each as one piece."""
+    """Made-up words of one syllable, so that sentencepiece keeps each as one piece."""
     syllables = ["".join(letters) for letters in product("bdfgklmnprstvz", "aeiou", "lmnrst")]
-    chosen = draw.permutation(syllables)[: 2 * count]
-    return map("".join, zip(chosen[:count], chosen[count:], strict=True))
+    return iter(draw.permutation(syllables)[:count].tolist())
 
 
 def _write(path: Path, rows: Iterable[dict[str, str]]) -> None:

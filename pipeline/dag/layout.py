@@ -33,11 +33,12 @@ def resolve_root(root: str, environment: Mapping[str, str] = os.environ) -> tupl
         return os.path.expanduser(root), ""
     if not any(variable in environment for variable in JOB_VARIABLES):
         return str(Path(root).absolute()), ""
-    base = environment.get(ROOT_VARIABLE)
-    if base:
+    base = os.path.expanduser(environment.get(ROOT_VARIABLE, ""))
+    if "://" in base or os.path.isabs(base):
         return f"{base.rstrip('/')}/{root}", ""
     resolved = str(Path.home() / root)
+    wrong = f"'{base}' is not absolute" if base else "is not set for this Ray job"
     return resolved, (
-        f"${ROOT_VARIABLE} is not set for this Ray job: artifacts go to {resolved} on this node; "
+        f"${ROOT_VARIABLE} {wrong}: artifacts go to {resolved} on this node; "
         "on several nodes set it to a folder or bucket that all of them see"
     )

@@ -15,10 +15,11 @@ from transformers import AutoModelForSequenceClassification
 from pipeline.models import layout
 from pipeline.models.card import Card
 from pipeline.models.encoder import TensorBatch, TextEncoder, quiet
+from pipeline.models.pooling import Pooling, pool
 
 SETTINGS = "ranker.json"
 HEAD = "head.safetensors"
-Head = Literal["pooled_two_class", "cls_logit"]
+Head = Literal["pooled_two_class", "cls_logit", "mean_logit"]
 
 # Where transformers' own sequence classifier of a class keeps the layers of the paper's head.
 # Only classes whose classifier computes exactly: first token -> linear -> tanh -> linear.
@@ -35,7 +36,9 @@ class CrossEncoderConfig(BaseModel):
 
     Attributes:
         head: `pooled_two_class` is RocketQA's (first token -> tanh layer -> dropout -> 2 classes);
-            `cls_logit` is one linear layer on the first token's state.
+            `cls_logit` is one linear layer on the first token's state, `mean_logit` on the mean
+            of all tokens' states (for bases whose first token was never trained to stand for the
+            text, such as mean-pooled sentence encoders).
         dropout: before the last layer, in training.
     """
 
@@ -72,7 +75,7 @@ class Ranker(BaseModel):
 
 
 class RankerHead(nn.Module):
-    """From the first token's state to class logits [batch, 2] or one logit [batch, 1]."""
+    """From a pair's pooled state to class logits [batch, 2] or one logit [batch, 1]."""
 
     def __init__(self, config: CrossEncoderConfig, width: int, initializer_range: float) -> None:
         super().__init__()
@@ -85,11 +88,11 @@ class RankerHead(nn.Module):
                 nn.init.normal_(layer.weight, std=initializer_range)
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, first: Tensor) -> Tensor:
+    def forward(self, pooled: Tensor) -> Tensor:
         """Logits of [batch, width] float32 states."""
         if self.pooler is not None:
-            first = torch.tanh(self.pooler(first))
-        return cast(Tensor, self.classifier(self.dropout(first)))
+            pooled = torch.tanh(self.pooler(pooled))
+        return cast(Tensor, self.classifier(self.dropout(pooled)))
 
     def folded(self) -> list[nn.Linear]:
         """The layers up to one logit, tanh between them, that give P(1) by the sigmoid.
@@ -154,10 +157,15 @@ class CrossEncoder(nn.Module):
         return self._head(batch)
 
     def _head(self, batch: TensorBatch) -> Tensor:
-        first = self.encoder(batch)[:, 0].float()
+        pooled = pool(self.encoder(batch), batch.attention_mask, self.pooling)
         # float32 also inside autocast: bfloat16 logits would tie.
-        with torch.autocast(first.device.type, enabled=False):
-            return cast(Tensor, self.head(first))
+        with torch.autocast(pooled.device.type, enabled=False):
+            return cast(Tensor, self.head(pooled))
+
+    @property
+    def pooling(self) -> Pooling:
+        """How the head's input is made of the token states."""
+        return "mean" if self.config.head == "mean_logit" else "cls"
 
     def save(
         self, folder: Path, *, tokenizer: Path, pair_max_len: int, card: Card | None = None
@@ -182,7 +190,9 @@ class CrossEncoder(nn.Module):
             layout.export_tokenizer(tokenizer, folder, self.encoder, pair_max_len)
         else:
             layout.write_tower(folder, self.encoder, tokenizer, pair_max_len)
-            layout.write_ranker_modules(folder, self.encoder.width, self.head.folded())
+            layout.write_ranker_modules(
+                folder, self.encoder.width, self.pooling, self.head.folded()
+            )
         head = {name: value.cpu().contiguous() for name, value in self.head.state_dict().items()}
         save_file(head, folder / HEAD, metadata={"format": "pt"})
         settings = Ranker(config=self.config, pair_max_len=pair_max_len)

@@ -82,7 +82,7 @@ class TextEncoder(nn.Module):
         self._takes_segments = (
             "token_type_ids" in parameters and getattr(model.config, "type_vocab_size", 0) > 1
         )
-        self._takes_shaped_mask = model.config.model_type in _TAKES_SHAPED_MASK
+        self._fused = model.config.model_type in _TAKES_SHAPED_MASK
 
     @classmethod
     def load(cls, folder: Path) -> TextEncoder:
@@ -114,13 +114,28 @@ class TextEncoder(nn.Module):
         """Last hidden states [batch, length, width]; only inputs the class knows are passed."""
         inputs: dict[str, Tensor | None] = {"input_ids": batch.input_ids}
         inputs["attention_mask"] = batch.attention_mask
-        if self._takes_shaped_mask:
+        if self._fused:
             # Without a mask attention may take its fastest kernel.
             shaped = batch.attention_mask.bool()[:, None, None, :] if batch.padded else None
             inputs["attention_mask"] = shaped
         if self._takes_segments:
             inputs["token_type_ids"] = batch.token_type_ids
         return cast(Tensor, self.model(**inputs).last_hidden_state)
+
+    def use_fused_attention(self, fused: bool) -> None:
+        """Compute attention by torch's fused kernels, or by plain matrix products.
+
+        Encoder classes that are not known to take both keep what they have.
+        """
+        if self.model.config.model_type in _TAKES_SHAPED_MASK:
+            self.model.set_attn_implementation("sdpa" if fused else "eager")
+            self._fused = fused
+
+    def set_dropout(self, probability: float) -> None:
+        """Set the dropout of all layers and of attention, for training."""
+        for module in self.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = probability
 
     @property
     def input_names(self) -> list[str]:

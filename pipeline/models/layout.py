@@ -154,13 +154,15 @@ def write_retriever_modules(
     )
 
 
-def write_ranker_modules(folder: Path, width: int, layers: Sequence[nn.Linear]) -> None:
-    """Write the module list of a CrossEncoder: Transformer, [CLS], linear layers to one logit.
+def write_ranker_modules(
+    folder: Path, width: int, pooling: Pooling, layers: Sequence[nn.Linear]
+) -> None:
+    """Write the module list of a CrossEncoder: Transformer, pooling, linear layers to one logit.
 
     All but the last layer are followed by tanh; predictions are the sigmoid of the logit.
     """
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    write_pooling(folder / "1_Pooling", width, "cls")
+    write_pooling(folder / "1_Pooling", width, pooling)
     for number, layer in enumerate(layers, start=2):
         last = number == len(layers) + 1
         modules.append((f"{number}_Dense", "Dense"))

@@ -26,6 +26,7 @@ class TrainParams(Params):
         warmup_ratio: share of the steps that warm up.
         weight_decay: decoupled; not on biases and LayerNorm.
         max_grad_norm: gradients are clipped to this global norm.
+        encoder_dropout: in the encoder's layers and attention; by default what its checkpoint says.
         precision: of the matrix products; `auto` is bfloat16 where the device computes in it.
         token_budget: padded tokens that a worker puts through the model at once; a larger batch
             goes through in pieces.
@@ -41,6 +42,7 @@ class TrainParams(Params):
     warmup_ratio: float = Field(default=0.1, ge=0, le=1)
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
+    encoder_dropout: float | None = Field(default=None, ge=0, lt=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     token_budget: int = Field(default=8192, ge=1)
     checkpoint_steps: int = Field(default=500, ge=1)

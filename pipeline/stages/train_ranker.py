@@ -28,7 +28,9 @@ class TrainRankerParams(TrainParams):
     """The ranker's head and loss, and its optimisation.
 
     Attributes:
-        head: `pooled_two_class` (the paper: tanh pooler, two classes) or `cls_logit`.
+        head: `pooled_two_class` (the paper: tanh pooler, two classes), `cls_logit` (one linear
+            layer on the first token), or `mean_logit` (on the mean of all tokens: for bases that
+            are mean-pooled sentence encoders).
         dropout: before the last layer.
         loss: `pointwise` over single pairs (the paper), or `listwise` over a positive and its
             negatives.
@@ -37,7 +39,7 @@ class TrainRankerParams(TrainParams):
             none by default.
     """
 
-    head: Literal["pooled_two_class", "cls_logit"] = "pooled_two_class"
+    head: Literal["pooled_two_class", "cls_logit", "mean_logit"] = "pooled_two_class"
     dropout: float = Field(default=0.1, ge=0, lt=1)
     loss: Literal["pointwise", "listwise"] = "pointwise"
     num_negatives: int = Field(default=4, ge=1)
@@ -59,13 +61,14 @@ class _Prepared:
     def objective(self, world: World, precision: str) -> RankerObjective:
         import torch
 
+        from pipeline.models.training_mode import prepare_for_training
         from pipeline.stages import tables
         from pipeline.training.ranker import RankerObjective
 
         # The head's fresh weights are drawn, alike on every rank.
         torch.manual_seed(self.plan.seed)
         return RankerObjective(
-            model=self._model().to(world.device),
+            model=prepare_for_training(self._model(), world.device, self.params.encoder_dropout),
             store=tables.open_tokens(self.tokens),
             rows=self.rows,
             adversarial=self.params.adversarial,

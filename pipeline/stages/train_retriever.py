@@ -57,6 +57,7 @@ class _Prepared:
 
     def objective(self, world: World, precision: str) -> RetrieverObjective:
         from pipeline.models.dual_encoder import DualEncoder, DualEncoderConfig
+        from pipeline.models.training_mode import prepare_for_training
         from pipeline.stages import tables
         from pipeline.training.retriever import RetrieverObjective
 
@@ -70,7 +71,7 @@ class _Prepared:
         )
         params = self.params
         return RetrieverObjective(
-            model=model.to(world.device),
+            model=prepare_for_training(model, world.device, params.encoder_dropout),
             store=tables.open_tokens(self.tokens),
             rows=self.rows,
             known=self._known() if params.mask_known_positives else None,

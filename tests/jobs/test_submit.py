@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -81,7 +82,8 @@ def head() -> Iterator[Head]:
     # A short path: Unix sockets are made below it.
     folder = Path(tempfile.mkdtemp(prefix="head-", dir="/tmp"))
     token = folder / "auth_token"
-    token.write_text("0123456789abcdef" * 4)
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
     gcs, dashboard, agent = free_ports(3)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment = {

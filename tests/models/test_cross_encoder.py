@@ -16,7 +16,7 @@ from pipeline.models.device import autocast
 from pipeline.models.encoder import TensorBatch
 
 Batch = Callable[..., TensorBatch]
-HEADS: tuple[Head, ...] = ("pooled_two_class", "cls_logit")
+HEADS: tuple[Head, ...] = ("pooled_two_class", "cls_logit", "mean_logit")
 QUERIES = ["w1 w2", "w3", "w4 w5"]
 PASSAGES = ["w1 w9", "w8 w7 w6 w5", "w10 " * 40]
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from pipeline.models import inference
 from pipeline.models.cross_encoder import CrossEncoder, CrossEncoderConfig
 from pipeline.models.dual_encoder import DualEncoder, DualEncoderConfig
 from pipeline.models.encoder import TensorBatch, Tokens
@@ -29,10 +30,16 @@ def assemble(arrays: Callable[..., Tokens]) -> Assemble:
     return lambda positions: arrays("bert", 32, [TEXTS[position] for position in positions])
 
 
-@pytest.mark.parametrize("budget", [14, 40, 10_000])
+@pytest.mark.parametrize(("budget", "at_once"), [(14, 2048), (40, 2048), (10_000, 30), (40, 1)])
 def test_vectors_come_in_input_order(
-    checkpoints: dict[str, Path], batch: Batch, assemble: Assemble, budget: int
+    checkpoints: dict[str, Path],
+    batch: Batch,
+    assemble: Assemble,
+    monkeypatch: pytest.MonkeyPatch,
+    budget: int,
+    at_once: int,
 ) -> None:
+    monkeypatch.setattr(inference, "CPU_TOKENS", at_once)
     config = DualEncoderConfig(pooling="mean", normalize=True, shared=True)
     model = prepare(DualEncoder.from_base(checkpoints["bert"], config), CPU, "float32")
     seen: list[int] = []
