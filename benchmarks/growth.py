@@ -42,7 +42,12 @@ stages:
     inputs: {{retriever: retriever, tokens: tokens, dataset: data}}
     resources: {{workers: 0}}
 """
-STAGES = {"ingest": "data", "tokenize": "tokens", "encode": "vectors"}
+# Stage type -> its name in the pipeline, and the stages that it needs.
+STAGES = {
+    "ingest": ("data", ""),
+    "tokenize": ("tokens", "data,base"),
+    "encode": ("vectors", "tokens,retriever"),
+}
 TINY = 10
 GROWTH = 10
 # Of CPU time beyond the start: with less the small corpus drowns in the noise.
@@ -107,11 +112,11 @@ def main() -> None:
 
 def _measure(name: str, corpora: list[Corpus], rounds: int) -> None:
     """Run one stage on all sizes in turn, after what it depends on."""
-    stage = STAGES[name]
+    stage, needed = STAGES[name]
     print(f"\n{name}, {corpora[1].passages:,} and {corpora[2].passages:,} passages", flush=True)
     peaks: dict[int, list[int]] = {corpus.passages: [] for corpus in corpora}
-    for corpus in corpora:
-        corpus.run("--until", stage)
+    for corpus in corpora if needed else []:
+        corpus.run("--until", needed)
 
     def side(corpus: Corpus) -> measuring.Timing:
         ran = corpus.run("--only", stage, "--force", stage)

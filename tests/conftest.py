@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.artifacts.cache import CACHE_VARIABLE
 from pipeline.artifacts.store import Store
+from tests.benches import TinyWorld
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +67,12 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "local":
         return Store(str(tmp_path / "root"))
     return Store(request.getfixturevalue("s3_root"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyWorld]:
+    """A generated world with one artifact of each kind, made when first asked for."""
+    folder = tmp_path_factory.mktemp("tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(folder / "cache"))
+        yield TinyWorld(folder)

@@ -101,11 +101,7 @@ def gpus_per_worker(resources: HasResources) -> float:
 
 
 def worker_count(resources: HasResources) -> int:
-    """Number of workers; `auto` fills the cluster's GPUs, or its CPUs where it has none.
-
-    Raises:
-        ValueError: the cluster can never hold that many.
-    """
+    """Number of workers; `auto` fills the GPUs of the nodes that are up, or else their CPUs."""
     import ray
 
     found: dict[str, Any] = ray.cluster_resources()

@@ -62,10 +62,9 @@ def test_a_run_stops_where_nodes_see_different_roots(tmp_path: Path, joins: str)
             "RAY_USAGE_STATS_ENABLED": "0",
             "OMP_NUM_THREADS": "1",
         }
-        job = str(PROJECT / "jobs/run_pipeline.py")
+        arguments = [here, elsewhere, PROJECT / "jobs/run_pipeline.py", joins, file, "--root", ROOT]
         done = subprocess.run(
-            [sys.executable, "-c", NODES_APART, str(here), str(elsewhere), job, joins]
-            + [str(file), "--root", ROOT],
+            [sys.executable, "-c", NODES_APART, *map(str, arguments)],
             env=environment,
             capture_output=True,
             text=True,
@@ -85,7 +84,7 @@ def test_a_probe_is_seen_where_the_same_root_is_seen(tmp_path: Path) -> None:
     here.write_bytes(Probe(here, "token").path, b"token")
     Probe(here, "token").check()
     assert not Probe(elsewhere, "token").is_seen()
-    with pytest.raises(UnsharedRoot, match="not the same on all nodes: node .* cannot see"):
+    with pytest.raises(UnsharedRoot, match=r"not the same on all nodes: node .* cannot see"):
         Probe(elsewhere, "token").check()
 
 

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from pipeline.stages import tables
+from tests.benches import EXACT, LENGTHS, TinyWorld, contents
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny: TinyWorld):
+    return AutoTokenizer.from_pretrained(str(tiny.base.folder("model")))
+
+
+def test_tokens_are_those_of_the_tokenizer(tiny, tokenizer):
+    passages, tokens = tiny.dataset.read("passages"), tiny.tokens.read("passages")
+    for column in ("title", "text"):
+        expected = [
+            tokenizer(text, add_special_tokens=False)["input_ids"]
+            for text in passages[column].to_pylist()
+        ]
+        limit = LENGTHS["pair_max_len"] - 3
+        assert tokens[f"{column}_ids"].to_pylist() == [ids[:limit] for ids in expected]
+    queries = tiny.dataset.read("queries", ["text"])["text"].to_pylist()
+    assert tiny.tokens.read("queries")["ids"].to_pylist() == [
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in queries
+    ]
+
+
+def test_tokens_keep_the_shards_of_the_dataset(tiny):
+    assert [s.rows for s in tiny.tokens.shards("passages")] == [10, 10, 4]
+    whole = tiny.bench.run("ingest", {"source": tiny.world.source(), "passages_per_shard": 100})
+    one = tiny.bench.run("tokenize", LENGTHS, dataset=whole, base=tiny.base)
+    for table in ("queries", "passages"):
+        assert one.read(table).equals(tiny.tokens.read(table).combine_chunks())
+
+
+def test_truncation_is_counted(tiny, tokenizer):
+    short = {**LENGTHS, "query_max_len": 4, "pair_max_len": 6}
+    tokens = tiny.bench.run("tokenize", short, dataset=tiny.dataset, base=tiny.base)
+    queries = tiny.dataset.read("queries", ["text"])["text"].to_pylist()
+    lengths = np.array([len(tokenizer(text)["input_ids"]) - 2 for text in queries])
+    metrics = tiny.bench.outcome(tokens).metrics
+    assert metrics["query_cut_share"] == pytest.approx((lengths > 2).mean())
+    lost = np.maximum(lengths - 2, 0).sum() / lengths.sum()
+    assert metrics["query_tokens_lost_share"] == pytest.approx(lost)
+
+
+def test_without_titles(tiny, tokenizer):
+    params = {**LENGTHS, "title": False}
+    tokens = tiny.bench.run("tokenize", params, dataset=tiny.dataset, base=tiny.base)
+    assert not any(tokens.read("passages")["title_ids"].to_pylist())
+    (one,) = tables.open_tokens(tokens).passage_batch(np.array([0])).input_ids
+    text = tiny.dataset.read("passages")["text"][0].as_py()
+    assert one.tolist() == tokenizer(text)["input_ids"]
+
+
+def test_vectors_are_those_of_the_model_called_one_by_one(tiny, tokenizer):
+    folder = tiny.retriever.folder("model")
+    queries, documents = (
+        AutoModel.from_pretrained(str(folder / side)).eval() for side in ("query", "passage")
+    )
+    vectors = tables.vectors(tiny.vectors.read("passages"))
+    assert vectors.dtype == np.float16
+    passages = tiny.dataset.read("passages").to_pylist()
+    with torch.inference_mode():
+        for passage, vector in zip(passages, vectors, strict=True):
+            title = passage["title"] or "-"
+            inputs = tokenizer(title, passage["text"], return_tensors="pt", truncation=True,
+                               max_length=LENGTHS["passage_max_len"])  # fmt: skip
+            direct = documents(**inputs).last_hidden_state[0, 0]
+            np.testing.assert_allclose(vector, direct.numpy(), atol=2e-3)
+        texts = tiny.dataset.read("queries", ["text"])["text"].to_pylist()
+        found = tables.query_vectors(tiny.vectors, np.arange(len(texts)))
+        for text, vector in zip(texts, found, strict=True):
+            inputs = tokenizer(text, return_tensors="pt", truncation=True,
+                               max_length=LENGTHS["query_max_len"])  # fmt: skip
+            direct = queries(**inputs).last_hidden_state[0, 0]
+            np.testing.assert_allclose(vector, direct.numpy(), atol=2e-3)
+
+
+def test_shards_and_batches_change_nothing(tiny):
+    given = {"retriever": tiny.retriever, "tokens": tiny.tokens, "dataset": tiny.dataset}
+    parts = {"queries_per_shard": 7, "token_budget": 40, "dtype": "float32", **EXACT}
+    whole = {"dtype": "float32", **EXACT}
+    many, one = (tiny.bench.run("encode", params, **given) for params in (parts, whole))
+    assert [s.rows for s in many.shards("queries")] == [7, 7, 7, 7, 7, 5]
+    assert many.resolved == {"precision": "float32"}
+    for table in ("queries", "passages"):
+        rows = [artifact.read(table) for artifact in (many, one)]
+        assert rows[0].column(0).to_pylist() == rows[1].column(0).to_pylist()
+        np.testing.assert_allclose(*map(tables.vectors, rows), atol=1e-6)
+
+
+def test_only_the_wanted_splits_are_encoded(tiny):
+    given = {"retriever": tiny.retriever, "tokens": tiny.tokens, "dataset": tiny.dataset}
+    params = {"splits": ["dev", "validation"], "queries_per_shard": 5, **EXACT}
+    some = tiny.bench.run("encode", params, **given)
+    wanted = tables.queries_of(tiny.dataset, ["validation", "dev"])
+    assert some.read("queries")["query_index"].to_pylist() == wanted.tolist()
+    order = wanted[::-1]
+    np.testing.assert_allclose(
+        tables.query_vectors(some, order), tables.query_vectors(tiny.vectors, order), atol=2e-3
+    )
+    with pytest.raises(ValueError, match=r"vectors of 0 of 1 wanted queries: give the encode"):
+        tables.query_vectors(some, tables.queries_of(tiny.dataset, ["train"])[:1])
+    with pytest.raises(ValueError, match="no queries of split 'tset': it has dev, train"):
+        tiny.bench.run("encode", {"splits": ["tset"]}, **given)
+
+
+def test_a_scratch_base_is_drawn_from_its_seed(tiny):
+    from tests.benches import SCRATCH
+
+    def digests(**changes):
+        return contents(tiny.bench.run("base_model", {**SCRATCH, **changes}, dataset=tiny.dataset))
+
+    assert digests() != digests(replicate=1)
+    with pytest.raises(ValueError, match="wire `dataset`"):
+        tiny.bench.run("base_model", SCRATCH)
