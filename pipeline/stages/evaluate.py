@@ -155,7 +155,7 @@ def _measure(
 
     names = [name for name in params.measures if _cutoff(name) <= run.depth]
     judged = _judged(queries, qrels)
-    values = metrics.measure(run.lists, qrels, judged, names) if len(judged) else {}
+    values = metrics.measure(run.lists, qrels, judged, names) if len(judged) and names else {}
     measured = {name: PerQuery(judged, found) for name, found in values.items()}
     depths = [depth for depth in params.answer_depths if depth <= run.depth]
     if depths and len(queries) > _without_answers(queries, dataset):

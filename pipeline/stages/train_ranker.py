@@ -98,7 +98,7 @@ class _Prepared:
             card=Card(
                 "Re-ranker",
                 f"A cross-encoder trained with a {self.params.loss} loss.",
-                {name: value for name, value in facts.items() if name != "resumed_at"},
+                facts,
             ),
         )
 

@@ -102,7 +102,7 @@ class _Prepared:
             card=Card(
                 "Dense retriever",
                 f"A dual encoder trained with {self.params.negatives.replace('_', '-')} negatives.",
-                {name: value for name, value in facts.items() if name != "resumed_at"},
+                facts,
             ),
         )
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pipeline.training.world import World
 
 
+_OF_AN_ATTEMPT = ("resumed_at", "final_rows_per_second")
+
+
 class Prepared(Protocol):
     """Everything a rank needs to train, small enough to be sent: artifacts and parameters."""
 
@@ -77,8 +80,10 @@ class TrainingRun:
                 **{f"final_{name}": value for name, value in result.metrics.items()},
             }
             if world.rank == 0:
+                # What differs between attempts stays out: equal models are equal files.
+                told = {name: fact for name, fact in facts.items() if name not in _OF_AN_ATTEMPT}
                 with self.writer.folder("model") as folder:
-                    self.prepared.save(objective, folder, facts)
+                    self.prepared.save(objective, folder, told)
                 self.writer.document("training.jsonl", journal.read_text())
         return facts
 

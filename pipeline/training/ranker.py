@@ -17,6 +17,7 @@ from pipeline.text.batches import token_budget_batches
 from pipeline.text.store import TokenStore
 from pipeline.training.adversarial import perturbed
 from pipeline.training.batches import IntArray
+from pipeline.training.length_groups import by_length
 from pipeline.training.rows import TrainingPairs, TrainingRows
 from pipeline.training.world import World
 
@@ -107,9 +108,14 @@ class RankerObjective:
     def _loss(self, rows: IntArray, device: torch.device) -> Tensor:
         """Mean loss of the given rows."""
         queries, passages = self._pairs(rows)
-        batch = TensorBatch.from_tokens(self.store.pair_batch(queries, passages), device)
-        with autocast(device, self.precision):
-            logits = self.model(batch)
+
+        def encode(at: IntArray) -> Tensor:
+            tokens = self.store.pair_batch(queries[at], passages[at])
+            with autocast(device, self.precision):
+                logits: Tensor = self.model(TensorBatch.from_tokens(tokens, device))
+            return logits
+
+        logits = by_length(encode, self.store.pair_lengths(queries, passages))
         if isinstance(self.rows, TrainingRows):
             return listwise(logits.view(len(rows), -1))
         return pointwise(logits, torch.from_numpy(self.rows.labels[rows]).to(device))

@@ -19,6 +19,7 @@ from pipeline.text.batches import token_budget_batches
 from pipeline.text.store import TokenStore
 from pipeline.training.batches import IntArray
 from pipeline.training.gradient_cache import Side, backward
+from pipeline.training.length_groups import by_length
 from pipeline.training.rows import TrainingRows
 from pipeline.training.world import World
 
@@ -92,22 +93,32 @@ class RetrieverObjective:
         # A rank contributes all of its positives, then all of its negatives (papers' layout).
         passages = np.concatenate([self.rows.positives[rows], self.rows.negatives[rows].ravel()])
 
+        store = self.store
+        query_lengths = store.query_lengths(queries)
+        passage_lengths = store.passage_lengths(passages)
+
         def encode_queries(at: IntArray) -> Tensor:
-            batch = TensorBatch.from_tokens(self.store.query_batch(queries[at]), world.device)
+            def encode(rows: IntArray) -> Tensor:
+                tokens = store.query_batch(queries[at][rows])
+                return self.model.encode_queries(TensorBatch.from_tokens(tokens, world.device))
+
             with autocast(world.device, self.precision):
-                return self.model.encode_queries(batch)
+                return by_length(encode, query_lengths[at])
 
         def encode_passages(at: IntArray) -> Tensor:
-            batch = TensorBatch.from_tokens(self.store.passage_batch(passages[at]), world.device)
+            def encode(rows: IntArray) -> Tensor:
+                tokens = store.passage_batch(passages[at][rows])
+                return self.model.encode_passages(TensorBatch.from_tokens(tokens, world.device))
+
             with autocast(world.device, self.precision):
-                return self.model.encode_passages(batch)
+                return by_length(encode, passage_lengths[at])
 
         def loss(query_vectors: Tensor, passage_vectors: Tensor) -> Tensor:
             return self.loss(query_vectors, passage_vectors, queries, passages, world)
 
         sides = [
-            Side(encode_queries, self._micro_batches(self.store.query_lengths(queries))),
-            Side(encode_passages, self._micro_batches(self.store.passage_lengths(passages))),
+            Side(encode_queries, self._micro_batches(query_lengths)),
+            Side(encode_passages, self._micro_batches(passage_lengths)),
         ]
         return {"loss": backward(sides, loss, world.device)}
 

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pytest
 import torch
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from pipeline.artifacts.kinds import CALIBRATION, CANDIDATES, SCORED_CANDIDATES, TOKENS
+from pipeline.methods.negatives import ranker_negatives
+from pipeline.stages import tables
 from tests.benches import EXACT, LENGTHS, Bench
 
 PASSAGES = 60
@@ -21,10 +22,6 @@ SPLITS = ["train"] * 5 + ["unlabelled"] * 4
 POSITIVES = [(0, 10), (0, 11), (1, 12), (2, 13), (3, 14)]
 EXCLUDED = [(1, 20)]
 HIDDEN = [(5, 30), (6, 31)]
-
-
-def lists(rows: dict[int, list[int]]) -> list[dict]:
-    return [{"query_index": q, "passage_index": passages} for q, passages in rows.items()]
 
 
 def candidates(bench: Bench, rows: dict[int, list[int]], logits: dict[int, list[float]] | None):
@@ -261,22 +258,22 @@ def test_calibrate_fits_a_logistic_curve_on_validation(tiny):
     assert outcome.counts["positives"] == len(positives) == outcome.rows_out == 8
     assert document["pairs"] == 5 * len(positives)
 
-    # The pairs are drawn anew here and scored by transformers; the curve must be near the same.
-    draw = np.random.default_rng(0)
-    rows = {
-        r["query_index"]: r["passage_index"] for r in tiny.candidates.read("candidates").to_pylist()
-    }
-    negatives = [
-        (query, int(passage))
-        for query, _ in positives
-        for passage in draw.choice([p for p in rows[query] if (query, p) not in known], 4, False)
-    ]
-    logits = np.array(direct_logits(tiny, tiny.ranker, positives + negatives))
-    labels = np.arange(len(logits)) < len(positives)
-    reference = LogisticRegression(C=1e12).fit(logits[:, None] * 100, labels)
-    assert document["slope"] > 0 and reference.coef_[0, 0] > 0
+    # At the optimum of Platt's likelihood its two derivatives are nought.
+    validation = [q for q, name in enumerate(split) if name == "validation"]
+    negatives = ranker_negatives(
+        tables.Candidates.read(tiny.candidates).lists.of(np.array(validation)),
+        tables.never_negative(tiny.agreeing, tiny.tokens),
+        4,
+        depth=12,
+        seed=5,
+    ).lists
+    drawn = list(zip(negatives.queries.tolist(), negatives.passage_indices.tolist(), strict=True))
+    logits = np.array(direct_logits(tiny, tiny.ranker, positives + drawn))
+    targets = np.where(np.arange(40) < 8, 9 / 10, 1 / 34)
+    residuals = expit(document["slope"] * logits + document["intercept"]) - targets
+    assert residuals.sum() == pytest.approx(0, abs=0.02)
+    assert residuals @ (logits / logits.std()) == pytest.approx(0, abs=0.1)
+    assert document["slope"] > 0
     assert sum(row["count"] for row in document["reliability"]) == document["pairs"]
-    probability = expit(document["slope"] * logits + document["intercept"])
-    assert probability.mean() == pytest.approx(0.2, abs=0.05)
     below = outcome.metrics["gold_below_threshold"]
     assert any("of the gold positives lie below" in w for w in outcome.warnings) == (below > 0.05)

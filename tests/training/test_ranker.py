@@ -93,8 +93,13 @@ def test_the_attack_looks_without_dropout_and_is_trained_with_it(store: Path) ->
     objective.model.train()
     seen.clear()
     objective.step(np.arange(16), SINGLE)
-    (looking, plain), (training, moved) = seen
-    assert (looking, training) == (False, True)
+    # As many forward passes before the perturbation as after it, one for each group of lengths.
+    looking, training = seen[: len(seen) // 2], seen[len(seen) // 2 :]
+    assert not any(mode for mode, _ in looking)
+    assert all(mode for mode, _ in training)
+    plain, moved = looking[-1][1], training[0][1]
+    assert all(torch.equal(table_then, plain) for _, table_then in looking)
+    assert all(torch.equal(table_then, moved) for _, table_then in training)
     torch.testing.assert_close(
         moved - plain, 0.01 * gradient / torch.sqrt((gradient**2).sum() + 1e-8), rtol=0, atol=1e-6
     )

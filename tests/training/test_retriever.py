@@ -22,6 +22,7 @@ from training_cases import (
 from pipeline.methods.lists import PassageLists
 from pipeline.models.encoder import TensorBatch
 from pipeline.text.store import TokenStore
+from pipeline.training.length_groups import by_length
 from pipeline.training.retriever import RetrieverObjective
 from pipeline.training.rows import TrainingRows
 from pipeline.training.world import World
@@ -156,7 +157,14 @@ def test_dropout_draws_the_same_masks_in_both_passes_of_the_cache(store: Path) -
     ):  # fmt: skip
         micro_batches = objective._micro_batches(lengths(indices))
         assert len(micro_batches) > 1
-        parts = [encode(TensorBatch.from_tokens(batch(indices[at]), CPU)) for at in micro_batches]
+        parts = []
+        for at in micro_batches:
+            own = indices[at]
+
+            def forward(rows: np.ndarray, own=own, encode=encode, batch=batch) -> torch.Tensor:
+                return encode(TensorBatch.from_tokens(batch(own[rows]), CPU))
+
+            parts.append(by_length(forward, lengths(own)))
         vectors.append(torch.cat(parts)[np.argsort(np.concatenate(micro_batches))])
     expected_loss = objective.loss(*vectors, rows.query_indices, passages, SINGLE)
     expected_loss.backward()

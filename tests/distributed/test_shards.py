@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.dag.contract import Resources
+from pipeline.distributed.shards import ShardFailure, run_shards
+from tests.benches import Counter
+from tests.distributed.work import Squares, marks
+
+TWO = Resources(workers=2, cpus_per_worker=0.5, gpus_per_worker=0)
+HERE = Resources(workers=0)
+
+
+def test_without_ray_everything_happens_here(tmp_path: Path):
+    progress = Counter()
+    reports = run_shards(Squares(tmp_path), [3, 1, 2], HERE, progress)
+    assert [report["square"] for report in reports] == [9, 1, 4]
+    assert {report["process"] for report in reports} == {os.getpid()} and progress.rows == 30
+    with pytest.raises(RuntimeError, match="cannot square 1"):
+        run_shards(Squares(tmp_path, fails=1), [3, 1, 2], HERE, progress)
+    assert run_shards(Squares(tmp_path), [], TWO, progress) == []
+
+
+@pytest.mark.ray
+def test_reports_come_in_the_order_of_the_tasks(ray_cluster, tmp_path: Path):
+    progress = Counter()
+    tasks = [5, 3, 4, 1, 2, 0]
+    reports = run_shards(Squares(tmp_path), tasks, TWO, progress)
+    assert [report["square"] for report in reports] == [task * task for task in tasks]
+    processes = {report["process"] for report in reports}
+    assert os.getpid() not in processes and len(marks(tmp_path, "worker")) == 2
+    assert progress.rows == 60, "all rows are counted at the driver, none twice"
+
+
+@pytest.mark.ray
+def test_an_error_in_a_worker_reaches_the_driver_in_its_own_words(ray_cluster, tmp_path: Path):
+    with pytest.raises(ShardFailure, match="RuntimeError: cannot square 3"):
+        run_shards(Squares(tmp_path, fails=3), [1, 2, 3], TWO, Counter())
+    assert len(marks(tmp_path, "task-3")) == 1, "an error is not tried again"
+
+
+@pytest.mark.ray
+def test_a_killed_actor_costs_nothing_but_time(ray_cluster, tmp_path: Path):
+    tasks = [1, 2, 3, 4, 5]
+    reports = run_shards(Squares(tmp_path, dies=3), tasks, TWO, Counter())
+    assert [report["square"] for report in reports] == [1, 4, 9, 16, 25]
+    assert len(marks(tmp_path, "task-3")) == 2
+
+
+@pytest.mark.ray
+def test_an_actor_that_always_dies_is_given_up_after_three_attempts(ray_cluster, tmp_path: Path):
+    with pytest.raises(ShardFailure, match=r"task 1 ended its process 3 times \(out of memory"):
+        run_shards(Squares(tmp_path, dies=2, deaths=99), [1, 2, 3], TWO, Counter())
+    assert len(marks(tmp_path, "task-2")) == 3

@@ -1,0 +1,133 @@
+"""Stages on Ray workers give what one process gives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.benches import EXACT, LENGTHS, Bench, TinyWorld, contents
+
+pytestmark = pytest.mark.ray
+TRAINING = {"global_batch_size": 8, "max_steps": 6, "checkpoint_steps": 2, **EXACT}
+
+
+@pytest.fixture
+def cases(tiny: TinyWorld) -> dict:
+    both = {"dataset": tiny.dataset, "tokens": tiny.tokens}
+    depths = {"train": 12, "validation": 12, "dev": 12, "unlabelled": 12}
+    return {
+        "tokenize": (LENGTHS, {"dataset": tiny.dataset, "base": tiny.base}),
+        "encode": ({"queries_per_shard": 8, **EXACT}, {**both, "retriever": tiny.retriever}),
+        "mine": (
+            {"depths": depths, "queries_per_shard": 6},
+            {**both, "embeddings": tiny.vectors},
+        ),
+        "score": ({"depth": 10, **EXACT}, tiny.scoring),
+        "calibrate": ({"depth": 12, **EXACT}, {**tiny.scoring, "dataset": tiny.agreeing}),
+    }
+
+
+@pytest.mark.parametrize("name", ["tokenize", "encode", "mine", "score", "calibrate"])
+def test_two_workers_make_the_artifact_of_one_process(ray_cluster, cases, tmp_path, name):
+    params, inputs = cases[name]
+    here, there = Bench(str(tmp_path / "here")), Bench(str(tmp_path / "there"))
+    alone = here.run(name, params, **inputs)
+    together = there.run(name, params, workers=2, **inputs)
+    assert together.manifest.content_digest == alone.manifest.content_digest
+    assert together.manifest.resolved == alone.manifest.resolved
+    counted = [
+        (outcome.rows_in, outcome.rows_out, dict(outcome.counts), dict(outcome.metrics))
+        for outcome in (here.outcome(alone), there.outcome(together))
+    ]
+    assert counted[0] == counted[1]
+
+
+def weights(artifact) -> dict[str, torch.Tensor]:
+    return load_file(artifact.folder("model") / "model.safetensors")
+
+
+def training(tiny: TinyWorld) -> dict:
+    wired = {"base": tiny.base, "tokens": tiny.tokens, "dataset": tiny.dataset}
+    return {**wired, "lists": tiny.lists}
+
+
+SHARED = {**TRAINING, "encoder": {"shared": True}, "dropout": 0.0}
+
+
+def test_two_ranks_train_the_retriever_of_one_process(ray_cluster, tiny, tmp_path):
+    given = training(tiny)
+    alone = tiny.bench.run("train_retriever", SHARED, **given)
+    bench = Bench(str(tmp_path / "there"))
+    together = bench.run("train_retriever", SHARED, workers=2, **given)
+    assert bench.outcome(together).device.startswith("2 x cpu")
+    start = load_file(tiny.base.folder("model") / "model.safetensors")
+    for name, value in weights(alone).items():
+        torch.testing.assert_close(weights(together)[name], value, atol=2e-6, rtol=1e-3)
+        assert (
+            name not in start or not name.endswith("query.weight") or not value.equal(start[name])
+        )
+
+
+class Killer(threading.Thread):
+    """Kills one of the training workers once a checkpoint is there."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(daemon=True)
+        self.root = root
+        self.killed: int | None = None
+
+    def run(self) -> None:
+        deadline = time.monotonic() + 120
+        while self.killed is None and time.monotonic() < deadline:
+            if list(self.root.rglob("step-2.json")):
+                self.killed = next(iter(training_workers()), None)
+                if self.killed is not None:
+                    os.kill(self.killed, signal.SIGKILL)
+            time.sleep(0.02)
+
+
+def training_workers() -> list[int]:
+    from ray.util.state import list_actors
+
+    found = list_actors(filters=[("state", "=", "ALIVE")], detail=True)
+    return [actor.pid for actor in found if "RayTrainWorker" in actor.class_name]
+
+
+def test_sigkill_of_a_training_worker_changes_nothing(ray_cluster, tiny, tmp_path, monkeypatch):
+    given = training(tiny)
+    params = {**SHARED, "max_steps": 12}
+    whole = Bench(str(tmp_path / "whole")).run("train_retriever", params, workers=2, **given)
+    bench = Bench(str(tmp_path / "killed"))
+    killer = Killer(tmp_path / "killed")
+    killer.start()
+    resumed = bench.run("train_retriever", params, workers=2, **given)
+    killer.join()
+    assert killer.killed is not None
+    assert any("resumed after step" in note for note in bench.progress.notes)
+    assert contents(resumed) == contents(whole)
+
+
+def test_what_was_settled_is_obeyed_by_a_later_attempt(tiny, tmp_path, ray_cluster):
+    """A first attempt on a machine with bfloat16, a second on one without."""
+    from pipeline.artifacts.keys import digest
+    from pipeline.artifacts.kinds import EMBEDDINGS
+    from pipeline.artifacts.writer import ArtifactWriter
+
+    inputs = {"retriever": tiny.retriever, "tokens": tiny.tokens, "dataset": tiny.dataset}
+    keys = {slot: [artifact.key] for slot, artifact in inputs.items()}
+    key = digest({"stage": "encode", "params": {}, "seed": 5, "inputs": keys})
+    made = {}
+    for settled in ("float32", "bfloat16"):
+        bench = Bench(str(tmp_path / settled))
+        ArtifactWriter(bench.store, "encode", key, EMBEDDINGS).settle("precision", settled)
+        made[settled] = bench.run("encode", {}, workers=2, **inputs)
+        assert made[settled].resolved == {"precision": settled}
+    exact = tiny.bench.run("encode", EXACT, **inputs)
+    assert contents(made["float32"]) == contents(exact) != contents(made["bfloat16"])

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.artifacts.kinds import CANDIDATES, DATASET, SCORED_CANDIDATES
+from tests.benches import Bench
+
+# Queries 0-3 are validation, 4-7 dev; 7 is not judged.
+SPLITS = ["validation"] * 4 + ["dev"] * 4
+QRELS = [(q, q) for q in range(7)]
+TEXTS = [f"passage {number} says {number * 11}" for number in range(20)]
+
+
+def run_of(bench: Bench, rows, scores=None, ranker=None):
+    """Candidates; without scores, falling ones."""
+    falling = {q: [10.0 - rank for rank in range(len(found))] for q, found in rows.items()}
+    columns = {
+        "query_index": pa.array(list(rows), pa.int32()),
+        "passage_index": pa.array(list(rows.values()), pa.list_(pa.int32())),
+        "score": pa.array([(scores or falling)[q] for q in rows], pa.list_(pa.float32())),
+    }
+    if ranker is None:
+        return bench.given(CANDIDATES, {"candidates": [pa.table(columns)]})
+    columns["ranker_score"] = pa.array([ranker[q] for q in rows], pa.list_(pa.float32()))
+    return bench.given(SCORED_CANDIDATES, {"candidates": [pa.table(columns)]})
+
+
+def at_rank(rank: int | None, query: int, depth: int = 12) -> list[int]:
+    """A list with the query's positive at a rank, or nowhere."""
+    others = [p for p in range(8, 8 + depth)]
+    if rank is not None:
+        others.insert(rank - 1, query)
+    return others[:depth]
+
+
+def evaluated(bench: Bench, dataset, runs, **params):
+    artifact = bench.run("evaluate", params, dataset=dataset, runs=runs)
+    return artifact, artifact.document("metrics.json")
+
+
+@pytest.fixture
+def dataset(bench):
+    return bench.dataset(TEXTS, SPLITS, QRELS, rows_per_shard=6)
+
+
+def test_measures_by_hand(bench, dataset):
+    ranks = {0: 1, 1: 4, 2: 11, 3: None, 4: 2, 5: 2}
+    # Query 6 is judged and has no candidates: it counts 0; query 7 is not judged: left out.
+    run = run_of(bench, {q: at_rank(rank, q) for q, rank in ranks.items()})
+    measures = ["RR@10", "Success@1", "Success@5", "nDCG@10", "R@12", "Success@50"]
+    artifact, document = evaluated(bench, dataset, [run], names=["one"], measures=measures)
+
+    def mean(split: str, measure: str) -> float:
+        return document["splits"][split]["systems"]["one"][measure]["mean"]
+
+    sizes = {name: found["judged_queries"] for name, found in document["splits"].items()}
+    assert sizes == {"validation": 4, "dev": 3} and document["splits"]["dev"]["queries"] == 4
+    assert mean("validation", "RR@10") == pytest.approx((1 + 1 / 4) / 4)
+    assert mean("validation", "Success@1") == 1 / 4 and mean("validation", "Success@5") == 2 / 4
+    assert mean("validation", "R@12") == 3 / 4
+    assert mean("validation", "nDCG@10") == pytest.approx((1 + 1 / math.log2(5)) / 4)
+    assert mean("dev", "RR@10") == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
+    # The run is 12 deep: what looks deeper is left out rather than understated.
+    assert "Success@50" not in document["splits"]["dev"]["systems"]["one"]
+    values = {
+        (row["query_index"], row["measure"]): row["value"]
+        for row in artifact.read("per_query").to_pylist()
+    }
+    assert values[1, "RR@10"] == 0.25 and values[2, "RR@10"] == 0 and values[6, "RR@10"] == 0
+    assert (7, "RR@10") not in values
+
+
+def test_reranked_run_is_by_the_ranker_then_by_the_retriever(bench, dataset):
+    rows = {q: [8, 9, q, 10, 11] for q in range(7)}
+    nan = float("nan")
+    ranker = {q: [0.5, 0.5, 2.0, nan, nan] for q in range(7)}
+    run = run_of(bench, rows, ranker=ranker)
+    params = {"names": ["one"], "measures": ["RR@5"], "compared": "RR@5"}
+    artifact, document = evaluated(bench, dataset, [run], **params)
+    systems = document["splits"]["dev"]["systems"]
+    assert systems["one"]["RR@5"]["mean"] == pytest.approx(1 / 3)
+    assert systems["one + ranker"]["RR@5"]["mean"] == 1
+    lines = (artifact.folder("runs") / "dev" / "00_one_ranker.trec").read_text().splitlines()
+    fields = [line.split(" ") for line in lines[:5]]
+    # Of equal scores the lower passage index first; those without a score keep their order below.
+    assert [row[2] for row in fields] == ["p4", "p8", "p9", "p10", "p11"]
+    assert [row[3] for row in fields] == ["1", "2", "3", "4", "5"]
+    assert all(row[:2] == ["q4", "Q0"] and row[5] == "one_ranker" for row in fields)
+    scores = [float(row[4]) for row in fields]
+    assert all(above > below for above, below in pairwise(scores)), "ties are broken in our order"
+
+
+def test_trec_files_read_by_ir_measures_give_our_numbers(bench, dataset):
+    import ir_measures
+    from ir_measures import RR, Qrel, Success
+
+    draw = np.random.default_rng(4)
+    rows, ties = {}, {}
+    for query in range(7):
+        found = [query, *draw.choice(range(8, 20), 9, replace=False).tolist()]
+        scores = draw.integers(0, 3, 10).astype(float)
+        order = sorted(range(10), key=lambda at: (-scores[at], found[at]))
+        rows[query] = [found[at] for at in order]
+        ties[query] = [scores[at] for at in order]
+    run = run_of(bench, rows, scores=ties)
+    params = {"names": ["one"], "measures": ["RR@10", "Success@5"]}
+    artifact, document = evaluated(bench, dataset, [run], **params)
+    qrels = [Qrel(f"q{q}", f"p{p}", 1) for q, p in QRELS]
+    for split, first, last in (("validation", 0, 4), ("dev", 4, 7)):
+        path = artifact.folder("runs") / split / "00_one.trec"
+        own = document["splits"][split]["systems"]["one"]
+        theirs = ir_measures.calc_aggregate(
+            [RR @ 10, Success @ 5], qrels[first:last], list(ir_measures.read_trec_run(str(path)))
+        )
+        assert own["RR@10"]["mean"] == pytest.approx(theirs[RR @ 10])
+        assert own["Success@5"]["mean"] == pytest.approx(theirs[Success @ 5])
+
+
+def test_the_weight_of_the_mix_comes_from_validation_alone(bench, dataset):
+    """On validation only the retriever is right, on dev only the ranker."""
+    rows, ranker = {}, {}
+    for query in range(7):
+        right_first = SPLITS[query] == "validation"
+        rows[query] = [query, 8, 9] if right_first else [8, 9, query]
+        ranker[query] = [0.0, 1.0, 2.0] if right_first else [0.0, 0.0, 9.0]
+    run = run_of(bench, rows, ranker=ranker)
+    artifact, document = evaluated(
+        bench, dataset, [run], names=["one"], measures=["RR@3"], compared="RR@3"
+    )
+    assert document["weights"] == {"0": 0.0}
+    dev = document["splits"]["dev"]["systems"]
+    assert dev["one + ranker"]["RR@3"]["mean"] == 1
+    mixed = dev["one + ranker and retriever mixed"]["RR@3"]["mean"]
+    assert mixed == pytest.approx(1 / 3), "the mix follows validation, though dev would gain"
+    (warning,) = bench.outcome(artifact).warnings
+    assert "on validation the ranker alone" in warning and "does not rank better" in warning
+    _, only_dev = evaluated(
+        bench, dataset, [run], names=["one"], measures=["RR@3"], compared="RR@3", splits=["dev"]
+    )
+    assert only_dev["weights"] == {}
+
+
+def test_seeds_of_one_name_are_averaged_and_compared(bench, dataset):
+    good = [run_of(bench, {q: at_rank(1, q) for q in range(7)}) for _ in range(3)]
+    poor = [run_of(bench, {q: at_rank(10, q) for q in range(7)}) for _ in range(3)]
+    names = ["poor", "good"] * 3
+    runs = [run for pair in zip(poor, good, strict=True) for run in pair]
+    params = {"names": names, "measures": ["RR@10", "Success@5"]}
+    artifact, document = evaluated(bench, dataset, runs, **params)
+    system = document["splits"]["validation"]["systems"]["good"]["RR@10"]
+    assert system == {"mean": 1.0, "deviation": 0.0, "seeds": 3}
+    (compared,) = document["splits"]["validation"]["comparisons"]
+    assert (compared["first"], compared["second"]) == ("good", "poor")
+    assert compared["difference"] == pytest.approx(0.9)
+    # Four queries can never reach 0.05: 2 of 16 sign patterns are as extreme.
+    assert compared["p_value"] == pytest.approx(1 / 8, abs=0.02)
+    assert compared["verdict"] == "inconclusive"
+    assert "inconclusive" in bench.outcome(artifact).report
+    assert {row["run"] for row in artifact.read("per_query").to_pylist()} == {
+        f"{name}#{seed}" for name in ("good", "poor") for seed in range(3)
+    }
+
+
+def test_answers_are_looked_for_in_the_text(bench):
+    plain = bench.dataset(TEXTS, SPLITS, QRELS)
+    answers = pa.table(
+        {
+            "query_index": pa.array([4, 5], pa.int32()),
+            "answers": pa.array([["77"], ["11 says"]], pa.list_(pa.string())),
+        }
+    )
+    given = {name: [plain.read(name)] for name in DATASET.tables if plain.has(name)}
+    dataset = bench.given(DATASET, {**given, "answers": [answers]})
+    run = run_of(bench, {q: [1, 2, 7, 3, 4, 8] for q in range(7)})
+    params = {
+        "names": ["one"],
+        "measures": ["RR@5"],
+        "compared": "RR@5",
+        "answer_depths": [1, 3, 5, 20],
+    }
+    _, document = evaluated(bench, dataset, [run], **params)
+    found = document["splits"]["dev"]["systems"]["one"]
+    # Query 4's answer is said by passage 7, at rank 3; "11 says" stands nowhere; 6 has no answer.
+    assert found["answer@1"]["mean"] == 0 and found["answer@3"]["mean"] == 0.5
+    assert found["answer@5"]["mean"] == 0.5 and "answer@20" not in found
+    assert document["splits"]["dev"]["queries_without_answers"] == 2
+
+
+def test_each_run_needs_a_name(bench, dataset):
+    run = run_of(bench, {4: [4]})
+    with pytest.raises(ValueError, match="2 runs are wired and 1 names given"):
+        evaluated(bench, dataset, [run, run], names=["one"])
+
+
+def test_a_run_too_short_for_every_measure_is_left_out_of_them(bench, dataset):
+    short = run_of(bench, {q: [q] for q in range(7)})
+    long = run_of(bench, {q: at_rank(2, q) for q in range(7)})
+    params = {"names": ["short", "long"], "measures": ["RR@10"]}
+    artifact, document = evaluated(bench, dataset, [short, long], **params)
+    systems = document["splits"]["dev"]["systems"]
+    assert systems["long"]["RR@10"]["mean"] == 0.5 and not systems.get("short")
+    assert document["splits"]["dev"]["comparisons"] == []

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file
+from sentence_transformers import CrossEncoder, SentenceTransformer
+
+from pipeline.artifacts.checkpoints import StoreCheckpoints
+from pipeline.artifacts.kinds import TRAINING_LISTS
+from pipeline.stages import tables
+from tests.benches import SHORT, contents
+
+RETRIEVER = {"encoder": {"shared": False}, **SHORT}
+
+
+def training(tiny, **changes):
+    wired = {"base": tiny.base, "tokens": tiny.tokens, "dataset": tiny.dataset}
+    return {**wired, "lists": tiny.lists, **changes}
+
+
+@pytest.fixture(scope="module")
+def retriever(tiny):
+    return tiny.bench.run("train_retriever", RETRIEVER, **training(tiny))
+
+
+def weights(artifact) -> dict[str, torch.Tensor]:
+    folder = artifact.folder("model")
+    return {
+        f"{path.parent.name}/{name}": value
+        for path in sorted(folder.rglob("*.safetensors"))
+        for name, value in load_file(path).items()
+    }
+
+
+def test_training_changes_both_towers_and_tells_of_every_step(tiny, retriever):
+    base = load_file(tiny.base.folder("model") / "model.safetensors")
+    found = weights(retriever)
+    for side in ("query", "passage"):
+        moved = [
+            name
+            for name in base
+            if not name.startswith("pooler")
+            and not torch.equal(base[name], found[f"{side}/{name}"])
+        ]
+        assert "embeddings.word_embeddings.weight" in moved and len(moved) > 20
+    journal = [json.loads(line) for line in retriever.text("training.jsonl").splitlines()]
+    assert [line["step"] for line in journal] == [1, 2, 3, 4]
+    outcome = tiny.bench.outcome(retriever)
+    assert outcome.counts == {"rows": 16 * 2, "steps": 4} and outcome.rows_out == 16
+    assert not any("checkpoints" in name for name, _ in tiny.bench.store.walk(retriever.directory))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_exported_retriever_gives_our_vectors_in_sentence_transformers(tiny, shared):
+    params = {**RETRIEVER, "encoder": {"shared": shared, "pooling": "mean", "normalize": True}}
+    trained = tiny.bench.run("train_retriever", params, **training(tiny))
+    given = {"retriever": trained, "tokens": tiny.tokens, "dataset": tiny.dataset}
+    vectors = tiny.bench.run("encode", {"dtype": "float32", "precision": "float32"}, **given)
+    model = SentenceTransformer(str(trained.folder("model")), device="cpu")
+    queries = tiny.dataset.read("queries", ["text"])["text"].to_pylist()
+    np.testing.assert_allclose(
+        model.encode_query(queries), tables.vectors(vectors.read("queries")), atol=1e-5
+    )
+    passages = tiny.dataset.read("passages").to_pylist()
+    pairs = [(row["title"] or "-", row["text"]) for row in passages]
+    np.testing.assert_allclose(
+        model.encode_document(pairs), tables.vectors(vectors.read("passages")), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("head", ["pooled_two_class", "cls_logit"])
+def test_the_exported_ranker_gives_our_probabilities_in_sentence_transformers(tiny, head):
+    given = {"base": tiny.base, "tokens": tiny.tokens, "lists": tiny.lists}
+    loss = "pointwise" if head == "pooled_two_class" else "listwise"
+    params = {**SHORT, "head": head, "loss": loss, "num_negatives": 2}
+    ranker = tiny.bench.run("train_ranker", params, **given)
+    scoring = {**tiny.scoring, "ranker": ranker}
+    scored = tiny.bench.run("score", {"depth": 4, "precision": "float32"}, **scoring)
+    queries = tiny.dataset.read("queries", ["text"])["text"].to_pylist()
+    passages = tiny.dataset.read("passages").to_pylist()
+    pairs, logits = [], []
+    for row in scored.read("candidates").to_pylist():
+        for passage, logit in zip(row["passage_index"][:4], row["ranker_score"], strict=False):
+            title, text = passages[passage]["title"], passages[passage]["text"]
+            pairs.append((queries[row["query_index"]], f"{title} {text}".strip()))
+            logits.append(logit)
+    model = CrossEncoder(str(ranker.folder("model")), device="cpu")
+    expected = 1 / (1 + np.exp(-np.array(logits)))
+    np.testing.assert_allclose(model.predict(pairs), expected, atol=1e-5)
+
+
+def interrupted(monkeypatch, after: int):
+    """Let the driver's process end after `after` checkpoints."""
+    real = StoreCheckpoints.save
+    saved = []
+
+    def save(self, step, folder):
+        real(self, step, folder)
+        saved.append(step)
+        if len(saved) == after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(StoreCheckpoints, "save", save)
+    return saved
+
+
+@pytest.mark.parametrize("stage", ["train_retriever", "train_ranker"])
+def test_an_interrupted_training_ends_like_an_undisturbed_one(tiny, bench, monkeypatch, stage):
+    given = training(tiny)
+    if stage == "train_ranker":
+        del given["dataset"]
+    params = {**SHORT, "checkpoint_steps": 1}
+    whole = tiny.bench.run(stage, params, **given)
+    with monkeypatch.context() as patch:
+        saved = interrupted(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            bench.run(stage, params, **given)
+    assert saved == [1, 2, 3]
+    resumed = bench.run(stage, params, **given)
+    assert any("resumed after step 3" in note for note in bench.progress.notes)
+    assert contents(resumed) == contents(whole)
+
+
+def test_lists_are_merged_in_the_order_of_the_file(tiny, bench):
+    more = {"source": "corpus", "num_negatives": 1, "per": "positive"}
+    other = bench.run("sample", more, dataset=tiny.dataset, tokens=tiny.tokens)
+    both = bench.given(
+        TRAINING_LISTS,
+        {"lists": [pa.concat_tables([tiny.lists.read("lists"), other.read("lists")])]},
+    )
+    merged, apart = (
+        bench.run("train_retriever", RETRIEVER, **training(tiny, lists=lists))
+        for lists in (both, [tiny.lists, other])
+    )
+    assert bench.outcome(apart).rows_in == 32
+    assert bench.outcome(apart).counts["rows"] == 16 * 2 + 16
+    assert contents(merged) == contents(apart)
+
+
+def test_lists_with_too_few_negatives_are_dropped_and_counted(tiny, bench):
+    table = tiny.lists.read("lists").to_pylist()
+    table[0]["negatives"], table[1]["negatives"] = [], [3]
+    lists = bench.given(
+        TRAINING_LISTS,
+        {"lists": [pa.Table.from_pylist(table, tiny.lists.read("lists").schema)]},
+    )
+    params = {**RETRIEVER, "num_negatives": 2}
+    found = bench.run("train_retriever", params, **training(tiny, lists=lists))
+    outcome = bench.outcome(found)
+    assert outcome.dropped == {"fewer than 2 negatives": 2} and outcome.rows_out == 14
+
+
+def test_training_goes_on_from_a_retriever_and_a_ranker(tiny, bench, retriever):
+    """What is trained further keeps its own shape."""
+    further = bench.run("train_retriever", SHORT, **training(tiny, base=retriever))
+    assert (further.folder("model") / "query").is_dir()
+    given = {"tokens": tiny.tokens, "lists": tiny.lists}
+    rankers = [
+        bench.run("train_ranker", SHORT, base=base, **given) for base in (retriever, tiny.ranker)
+    ]
+    assert not any(contents(ranker) == contents(tiny.ranker) for ranker in rankers)
+
+
+def test_another_replicate_is_another_run(tiny, bench):
+    one, other = (
+        bench.run("train_retriever", {**RETRIEVER, "replicate": n}, **training(tiny))
+        for n in (0, 1)
+    )
+    assert contents(one) != contents(other)
+
+
+def test_more_rows_than_there_are_cannot_fill_a_batch(tiny, bench):
+    params = {**RETRIEVER, "global_batch_size": 64}
+    with pytest.raises(ValueError, match=r"32 training rows are fewer than one global batch of 64"):
+        bench.run("train_retriever", params, **training(tiny))
