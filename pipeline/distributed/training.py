@@ -122,45 +122,66 @@ def _launch_on_ray(
 ) -> R:
     import ray
     from ray import train
-    from ray.train.torch import TorchTrainer
 
     quieten("ray.train")
     gpus = gpus_per_worker(resources)
     per_worker = {"CPU": resources.cpus_per_worker, **({"GPU": gpus} if gpus else {})}
-    # A name of its own for each attempt: Ray Train silently resumes a run whose name it knows, and
-    # the loop's own checkpoints already decide where to go on.
-    record = f"{name}-{uuid.uuid4().hex[:8]}"
-    directory = f"runs/ray-train/{record}"
+    scaling = train.ScalingConfig(
+        num_workers=ranks, use_gpu=bool(gpus), resources_per_worker=per_worker
+    )
     with shared_root(store) as probe, counting(progress) as tally:
+        config = {
+            "loop": loop,
+            "tally": tally,
+            "probe": probe,
+            "use_gpu": bool(gpus),
+            "cpus": resources.cpus_per_worker,
+        }
+        try:
+            value: R = _fit(config, scaling, resources.max_failures, store, name)
+        except Exception as error:
+            failures = ray.get(tally.failures.remote())
+            raise TrainingFailure("; ".join(dict.fromkeys(failures)) or str(error)) from error
+    return value
+
+
+def _fit(config: dict[str, Any], scaling: Any, max_failures: int, store: Store, name: str) -> Any:
+    """Run Ray Train, again where it lost a rank while it set the group to work.
+
+    A group that loses a rank later is restarted by Ray Train itself; in that moment it gives up.
+    """
+    import ray
+    from ray import train
+    from ray.train.torch import TorchTrainer
+
+    lost = 0
+    while True:
+        # A name of its own for each attempt: Ray Train silently resumes a run whose name it knows,
+        # and the loop's own checkpoints already decide where to go on.
+        record = f"{name}-{uuid.uuid4().hex[:8]}"
         trainer = TorchTrainer(
             _rank_loop,
-            train_loop_config={
-                "loop": loop,
-                "tally": tally,
-                "probe": probe,
-                "use_gpu": bool(gpus),
-                "cpus": resources.cpus_per_worker,
-            },
-            scaling_config=train.ScalingConfig(
-                num_workers=ranks,
-                use_gpu=bool(gpus),
-                resources_per_worker=per_worker,
-            ),
+            train_loop_config=config,
+            scaling_config=scaling,
             run_config=train.RunConfig(
                 name=record,
-                failure_config=train.FailureConfig(max_failures=resources.max_failures),
+                failure_config=train.FailureConfig(max_failures=max_failures),
                 logging_config=train.LoggingConfig(log_level="CRITICAL"),
                 **_storage(store),
             ),
         )
         try:
-            result = trainer.fit()
-        except Exception as error:
-            failures = ray.get(tally.failures.remote())
-            raise TrainingFailure("; ".join(dict.fromkeys(failures)) or str(error)) from error
-    store.delete(directory)
-    value: R = result.return_value
-    return value
+            value = trainer.fit().return_value
+        except train.ControllerError as error:
+            lost += 1
+            if lost > max_failures or not isinstance(
+                error.controller_failure, ray.exceptions.RayActorError
+            ):
+                raise
+        else:
+            return value
+        finally:
+            store.delete(f"runs/ray-train/{record}")
 
 
 def _storage(store: Store) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def training(tiny: TinyWorld) -> dict:
     return {**wired, "lists": tiny.lists}
 
 
-SHARED = {**TRAINING, "encoder": {"shared": True}, "dropout": 0.0}
+SHARED = {**TRAINING, "encoder": {"shared": True}, "encoder_dropout": 0.0}
 
 
 def test_two_ranks_train_the_retriever_of_one_process(ray_cluster, tiny, tmp_path):
@@ -69,7 +70,7 @@ def test_two_ranks_train_the_retriever_of_one_process(ray_cluster, tiny, tmp_pat
     assert bench.outcome(together).device.startswith("2 x cpu")
     start = load_file(tiny.base.folder("model") / "model.safetensors")
     for name, value in weights(alone).items():
-        torch.testing.assert_close(weights(together)[name], value, atol=2e-6, rtol=1e-3)
+        torch.testing.assert_close(weights(together)[name], value, atol=1e-5, rtol=1e-3)
         assert (
             name not in start or not name.endswith("query.weight") or not value.equal(start[name])
         )
@@ -94,15 +95,25 @@ class Killer(threading.Thread):
 
 
 def training_workers() -> list[int]:
-    from ray.util.state import list_actors
+    """The processes of Ray Train's ranks below this one."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if "TrainWorker" in (entry / "cmdline").read_text() and is_below(int(entry.name)):
+                found.append(int(entry.name))
+    return sorted(found)
 
-    found = list_actors(filters=[("state", "=", "ALIVE")], detail=True)
-    return [actor.pid for actor in found if "RayTrainWorker" in actor.class_name]
+
+def is_below(process: int) -> bool:
+    while process > 1 and process != os.getpid():
+        status = Path(f"/proc/{process}/status").read_text()
+        process = int(status.partition("PPid:")[2].split()[0])
+    return process == os.getpid()
 
 
 def test_sigkill_of_a_training_worker_changes_nothing(ray_cluster, tiny, tmp_path, monkeypatch):
     given = training(tiny)
-    params = {**SHARED, "max_steps": 12}
+    params = {**SHARED, "max_steps": 30}
     whole = Bench(str(tmp_path / "whole")).run("train_retriever", params, workers=2, **given)
     bench = Bench(str(tmp_path / "killed"))
     killer = Killer(tmp_path / "killed")
