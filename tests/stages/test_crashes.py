@@ -1,4 +1,4 @@
-"""A crash at every write of every stage, and a rerun: the artifact is as if nothing had happened."""
+"""A crash at every write of every stage, then a rerun: the artifact is as if undisturbed."""
 
 from __future__ import annotations
 

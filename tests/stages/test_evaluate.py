@@ -32,7 +32,7 @@ def run_of(bench: Bench, rows, scores=None, ranker=None):
 
 def at_rank(rank: int | None, query: int, depth: int = 12) -> list[int]:
     """A list with the query's positive at a rank, or nowhere."""
-    others = [p for p in range(8, 8 + depth)]
+    others = list(range(8, 8 + depth))
     if rank is not None:
         others.insert(rank - 1, query)
     return others[:depth]
@@ -201,7 +201,7 @@ def test_a_run_too_short_for_every_measure_is_left_out_of_them(bench, dataset):
     short = run_of(bench, {q: [q] for q in range(7)})
     long = run_of(bench, {q: at_rank(2, q) for q in range(7)})
     params = {"names": ["short", "long"], "measures": ["RR@10"]}
-    artifact, document = evaluated(bench, dataset, [short, long], **params)
+    _, document = evaluated(bench, dataset, [short, long], **params)
     systems = document["splits"]["dev"]["systems"]
     assert systems["long"]["RR@10"]["mean"] == 0.5 and not systems.get("short")
     assert document["splits"]["dev"]["comparisons"] == []
