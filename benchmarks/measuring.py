@@ -54,7 +54,10 @@ def alternate(sides: Mapping[str, Side], rounds: int) -> Timings:
     for number in range(1, rounds + 1):
         for name, side in sides.items():
             timings[name].append(side())
-        shown = ", ".join(f"{name} {taken[-1].wall:.2f} s" for name, taken in timings.items())
+        shown = ", ".join(
+            f"{name} {taken[-1].wall:.2f} s (CPU {taken[-1].cpu:.2f} s)"
+            for name, taken in timings.items()
+        )
         print(f"  round {number}: {shown}", flush=True)
     return timings
 
@@ -85,20 +88,28 @@ def verdict(
 ) -> None:
     """Print the median of ratios with their range, and whether the goal is reached."""
     wall, cpu = (statistics.median(values) for values in found)
-    text = (
-        f"{what}: {wall:.2f} x ({min(found[0]):.2f} to {max(found[0]):.2f}; CPU time {cpu:.2f} x)"
+    print(
+        f"{what}: {wall:.2f} x ({min(found[0]):.2f} to {max(found[0]):.2f}), CPU time {cpu:.2f} x"
     )
     if at_least is not None:
-        text += f", goal at least {at_least}: {'reached' if wall >= at_least else 'MISSED'}"
+        print(f"  goal at least {at_least}: {_both(wall >= at_least, cpu >= at_least)}")
     if at_most is not None:
-        text += f", goal at most {at_most}: {'reached' if wall <= at_most else 'MISSED'}"
-    print(text, flush=True)
+        print(f"  goal at most {at_most}: {_both(wall <= at_most, cpu <= at_most)}")
+    sys.stdout.flush()
+
+
+def _both(wall: bool, cpu: bool) -> str:
+    return f"{_word(wall)} on the clock, {_word(cpu)} in CPU time"
+
+
+def _word(reached: bool) -> str:
+    return "reached" if reached else "MISSED"
 
 
 def limit(what: str, value: float, unit: str, at_most: float) -> None:
     """Print a figure beside its upper bound."""
-    reached = "reached" if value <= at_most else "MISSED"
-    print(f"{what}: {value:,.2f} {unit}, goal at most {at_most:g} {unit}: {reached}", flush=True)
+    word = _word(value <= at_most)
+    print(f"{what}: {value:,.2f} {unit}, goal at most {at_most:g} {unit}: {word}", flush=True)
 
 
 def load() -> str:

@@ -12,8 +12,11 @@ from pipeline.distributed import cluster
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Ray with four CPUs, whatever the machine has, and a small object store."""
+def ray_cluster(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ray with four CPUs, whatever the machine has, and a small object store.
+
+    Its workers inherit the address of the S3-compatible server.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         for name, value in cluster._QUIET.items():

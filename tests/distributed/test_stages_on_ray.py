@@ -50,6 +50,15 @@ def test_two_workers_make_the_artifact_of_one_process(ray_cluster, cases, tmp_pa
     assert counted[0] == counted[1]
 
 
+def test_workers_write_to_an_object_store(ray_cluster, cases, tiny, s3_root):
+    params, inputs = cases["encode"]
+    alone = tiny.bench.run("encode", params, **inputs)
+    remote = Bench(s3_root).run("encode", params, workers=2, **inputs)
+    assert str(remote).startswith("s3://")
+    assert remote.manifest.content_digest == alone.manifest.content_digest
+    assert remote.read("queries").equals(alone.read("queries"))
+
+
 def weights(artifact) -> dict[str, torch.Tensor]:
     return load_file(artifact.folder("model") / "model.safetensors")
 

@@ -52,8 +52,11 @@ class Run:
     def results(self) -> list[dict[str, str]]:
         """Stage -> status of each run below the root, oldest first."""
         store = Store(self.root)
-        found = [store.read_json(f"runs/{name}/result.json") for name in store.list("runs")
-                 if "-" in name and store.exists(f"runs/{name}/result.json")]  # fmt: skip
+        found = [
+            store.read_json(f"runs/{name}/result.json")
+            for name in store.list("runs")
+            if "-" in name and store.exists(f"runs/{name}/result.json")
+        ]
         return [{stage["name"]: stage["status"] for stage in run["stages"]} for run in found]
 
     def below(self, root: Path | str, *settings: str) -> Run:

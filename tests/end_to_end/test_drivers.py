@@ -65,7 +65,8 @@ def test_a_killed_driver_is_continued_by_the_next(undisturbed, tmp_path, capsys)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     assert run("plan") == 0
-    planned = next(l for l in capsys.readouterr().out.splitlines() if l.startswith("retriever_0"))
+    lines = capsys.readouterr().out.splitlines()
+    planned = next(line for line in lines if line.startswith("retriever_0"))
     assert "partly done" in planned and "a checkpoint at step" in planned
     # Its lock is still there, and no obstacle: its process is gone.
     assert list(Path(run.root, "locks").iterdir())
@@ -96,7 +97,7 @@ from jobs.run_pipeline import main
 started = time.process_time()
 code = main(sys.argv[1:])
 seconds = time.process_time() - started
-heavy = [name for name in ("ray", "torch", "pyarrow", "faiss", "transformers") if name in sys.modules]
+heavy = sorted({"ray", "torch", "pyarrow", "faiss", "transformers"} & set(sys.modules))
 print(json.dumps({"code": code, "seconds": seconds, "heavy": heavy}))
 """
 

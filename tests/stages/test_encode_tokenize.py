@@ -68,15 +68,21 @@ def test_vectors_are_those_of_the_model_called_one_by_one(tiny, tokenizer):
     with torch.inference_mode():
         for passage, vector in zip(passages, vectors, strict=True):
             title = passage["title"] or "-"
-            inputs = tokenizer(title, passage["text"], return_tensors="pt", truncation=True,
-                               max_length=LENGTHS["passage_max_len"])  # fmt: skip
+            inputs = tokenizer(
+                title,
+                passage["text"],
+                return_tensors="pt",
+                truncation=True,
+                max_length=LENGTHS["passage_max_len"],
+            )
             direct = documents(**inputs).last_hidden_state[0, 0]
             np.testing.assert_allclose(vector, direct.numpy(), atol=2e-3)
         texts = tiny.dataset.read("queries", ["text"])["text"].to_pylist()
         found = tables.query_vectors(tiny.vectors, np.arange(len(texts)))
         for text, vector in zip(texts, found, strict=True):
-            inputs = tokenizer(text, return_tensors="pt", truncation=True,
-                               max_length=LENGTHS["query_max_len"])  # fmt: skip
+            inputs = tokenizer(
+                text, return_tensors="pt", truncation=True, max_length=LENGTHS["query_max_len"]
+            )
             direct = queries(**inputs).last_hidden_state[0, 0]
             np.testing.assert_allclose(vector, direct.numpy(), atol=2e-3)
 

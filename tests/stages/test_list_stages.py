@@ -211,8 +211,13 @@ def direct_logits(tiny, ranker, pairs) -> list[float]:
     with torch.inference_mode():
         for query, passage in pairs:
             text = f"{passages[passage]['title']} {passages[passage]['text']}".strip()
-            inputs = tokenizer(queries[query], text, return_tensors="pt", truncation=True,
-                               max_length=LENGTHS["pair_max_len"])  # fmt: skip
+            inputs = tokenizer(
+                queries[query],
+                text,
+                return_tensors="pt",
+                truncation=True,
+                max_length=LENGTHS["pair_max_len"],
+            )
             logits.append(float(model(**inputs).logits))
     return logits
 

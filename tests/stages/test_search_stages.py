@@ -52,8 +52,11 @@ def brute_force(scores, excluded, depth: int) -> list[int]:
 
 @pytest.mark.parametrize("per_shard", [1, 7, 16, 40])
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
-@given(seed=st.integers(0, 1000), largest=st.integers(0, 3), backend=st.sampled_from(
-    ["faiss_cpu", "torch"]))  # fmt: skip
+@given(
+    seed=st.integers(0, 1000),
+    largest=st.integers(0, 3),
+    backend=st.sampled_from(["faiss_cpu", "torch"]),
+)
 def test_mine_is_brute_force_over_any_layout(tmp_path_factory, per_shard, seed, largest, backend):
     bench = Bench(str(tmp_path_factory.mktemp("mine")))
     draw = np.random.default_rng(seed)
