@@ -68,7 +68,7 @@ class _PoolActor(Generic[T]):
         except Exception as error:
             ray.get(self._tally.fail.remote(f"{type(error).__name__}: {error}"))
             raise
-        progress.flush()
+        progress.finish()
         return {"index": [index], "report": [cloudpickle.dumps(report)]}
 
 

@@ -79,12 +79,18 @@ class RemoteProgress:
         """Show a line of text at the driver."""
         self._tally.record.remote("note", text)
 
-    def flush(self) -> None:
+    def flush(self) -> Any:
         """Send what is counted and not yet sent."""
-        if self._pending:
-            self._tally.record.remote("advance", self._pending)
+        sent = self._tally.record.remote("advance", self._pending)
         self._pending = 0
         self._sent = time.monotonic()
+        return sent
+
+    def finish(self) -> None:
+        """Send the rest and wait for it: the driver stops listening when the work is done."""
+        import ray
+
+        ray.get(self.flush())
 
 
 def _forward(tally: Any, progress: CountsProgress) -> None:

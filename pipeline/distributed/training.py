@@ -95,7 +95,7 @@ def _rank_loop(config: dict[str, Any]) -> Any:
         ray.get(tally.fail.remote(f"{type(error).__name__}: {error}"))
         raise
     if isinstance(progress, RemoteProgress):
-        progress.flush()
+        progress.finish()
     return result
 
 

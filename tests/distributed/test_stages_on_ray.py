@@ -13,10 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipeline.artifacts.reader import Artifact
 from tests.benches import EXACT, LENGTHS, Bench, TinyWorld, contents
 
 pytestmark = pytest.mark.ray
-TRAINING = {"global_batch_size": 8, "max_steps": 6, "checkpoint_steps": 2, **EXACT}
+TRAINING = {"global_batch_size": 8, "max_steps": 30, "checkpoint_steps": 2, **EXACT}
 
 
 @pytest.fixture
@@ -71,18 +72,25 @@ def training(tiny: TinyWorld) -> dict:
 SHARED = {**TRAINING, "encoder": {"shared": True}, "encoder_dropout": 0.0}
 
 
-def test_two_ranks_train_the_retriever_of_one_process(ray_cluster, tiny, tmp_path):
-    given = training(tiny)
-    alone = tiny.bench.run("train_retriever", SHARED, **given)
-    bench = Bench(str(tmp_path / "there"))
-    together = bench.run("train_retriever", SHARED, workers=2, **given)
-    assert bench.outcome(together).device.startswith("2 x cpu")
+@pytest.fixture(scope="module")
+def together(ray_cluster, tiny: TinyWorld, tmp_path_factory) -> Artifact:
+    """A retriever trained by two ranks, undisturbed."""
+    bench = Bench(str(tmp_path_factory.mktemp("together")))
+    made = bench.run("train_retriever", SHARED, workers=2, **training(tiny))
+    assert bench.outcome(made).device.startswith("2 x cpu")
+    return made
+
+
+def test_two_ranks_train_the_retriever_of_one_process(together, tiny):
+    alone = tiny.bench.run("train_retriever", SHARED, **training(tiny))
     start = load_file(tiny.base.folder("model") / "model.safetensors")
+    moved, apart = [], []
     for name, value in weights(alone).items():
-        torch.testing.assert_close(weights(together)[name], value, atol=1e-5, rtol=1e-3)
-        assert (
-            name not in start or not name.endswith("query.weight") or not value.equal(start[name])
-        )
+        torch.testing.assert_close(weights(together)[name], value, atol=5e-5, rtol=1e-3)
+        if name in start:
+            moved.append((value - start[name]).abs().mean())
+            apart.append((weights(together)[name] - value).abs().mean())
+    assert sum(apart) < 0.01 * sum(moved)
 
 
 class Killer(threading.Thread):
@@ -120,34 +128,12 @@ def is_below(process: int) -> bool:
     return process == os.getpid()
 
 
-def test_sigkill_of_a_training_worker_changes_nothing(ray_cluster, tiny, tmp_path, monkeypatch):
-    given = training(tiny)
-    params = {**SHARED, "max_steps": 30}
-    whole = Bench(str(tmp_path / "whole")).run("train_retriever", params, workers=2, **given)
+def test_sigkill_of_a_training_worker_changes_nothing(together, tiny, tmp_path):
     bench = Bench(str(tmp_path / "killed"))
     killer = Killer(tmp_path / "killed")
     killer.start()
-    resumed = bench.run("train_retriever", params, workers=2, **given)
+    resumed = bench.run("train_retriever", SHARED, workers=2, **training(tiny))
     killer.join()
     assert killer.killed is not None
     assert any("resumed after step" in note for note in bench.progress.notes)
-    assert contents(resumed) == contents(whole)
-
-
-def test_what_was_settled_is_obeyed_by_a_later_attempt(tiny, tmp_path, ray_cluster):
-    """A first attempt on a machine with bfloat16, a second on one without."""
-    from pipeline.artifacts.keys import digest
-    from pipeline.artifacts.kinds import EMBEDDINGS
-    from pipeline.artifacts.writer import ArtifactWriter
-
-    inputs = {"retriever": tiny.retriever, "tokens": tiny.tokens, "dataset": tiny.dataset}
-    keys = {slot: [artifact.key] for slot, artifact in inputs.items()}
-    key = digest({"stage": "encode", "params": {}, "seed": 5, "inputs": keys})
-    made = {}
-    for settled in ("float32", "bfloat16"):
-        bench = Bench(str(tmp_path / settled))
-        ArtifactWriter(bench.store, "encode", key, EMBEDDINGS).settle("precision", settled)
-        made[settled] = bench.run("encode", {}, workers=2, **inputs)
-        assert made[settled].resolved == {"precision": settled}
-    exact = tiny.bench.run("encode", EXACT, **inputs)
-    assert contents(made["float32"]) == contents(exact) != contents(made["bfloat16"])
+    assert contents(resumed) == contents(together)

@@ -5,8 +5,11 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from pipeline.artifacts.keys import digest
+from pipeline.artifacts.kinds import EMBEDDINGS
+from pipeline.artifacts.writer import ArtifactWriter
 from pipeline.stages import tables
-from tests.benches import EXACT, LENGTHS, TinyWorld, contents
+from tests.benches import EXACT, LENGTHS, SCRATCH, Bench, TinyWorld, contents
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +120,24 @@ def test_only_the_wanted_splits_are_encoded(tiny):
 
 
 def test_a_scratch_base_is_drawn_from_its_seed(tiny):
-    from tests.benches import SCRATCH
-
     def digests(**changes):
         return contents(tiny.bench.run("base_model", {**SCRATCH, **changes}, dataset=tiny.dataset))
 
     assert digests() != digests(replicate=1)
     with pytest.raises(ValueError, match="wire `dataset`"):
         tiny.bench.run("base_model", SCRATCH)
+
+
+def test_what_was_settled_is_obeyed_by_a_later_attempt(tiny, tmp_path):
+    """A first attempt on a machine with bfloat16, a second on one without."""
+    inputs = {"retriever": tiny.retriever, "tokens": tiny.tokens, "dataset": tiny.dataset}
+    keys = {slot: [artifact.key] for slot, artifact in inputs.items()}
+    key = digest({"stage": "encode", "params": {}, "seed": 5, "inputs": keys})
+    made = {}
+    for settled in ("float32", "bfloat16"):
+        bench = Bench(str(tmp_path / settled))
+        ArtifactWriter(bench.store, "encode", key, EMBEDDINGS).settle("precision", settled)
+        made[settled] = bench.run("encode", {}, **inputs)
+        assert made[settled].resolved == {"precision": settled}
+    exact = tiny.bench.run("encode", EXACT, **inputs)
+    assert contents(made["float32"]) == contents(exact) != contents(made["bfloat16"])
