@@ -14,32 +14,27 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.artifacts.reader import Artifact
-from tests.benches import EXACT, LENGTHS, Bench, TinyWorld, contents
+from tests.benches import EXACT, Bench, TinyWorld, contents
 
 pytestmark = pytest.mark.ray
 TRAINING = {"global_batch_size": 8, "max_steps": 30, "checkpoint_steps": 2, **EXACT}
 
 
-@pytest.fixture
-def cases(tiny: TinyWorld) -> dict:
+@pytest.mark.parametrize("name", ["encode", "mine", "score"])
+def test_two_workers_make_the_artifact_of_one_process(ray_cluster, tiny, tmp_path, s3_root, name):
+    """The vectors are written to an object store, which the workers reach by themselves."""
     both = {"dataset": tiny.dataset, "tokens": tiny.tokens}
     depths = {"train": 12, "validation": 12, "dev": 12, "unlabelled": 12}
-    return {
-        "tokenize": (LENGTHS, {"dataset": tiny.dataset, "base": tiny.base}),
+    params, inputs = {
         "encode": ({"queries_per_shard": 8, **EXACT}, {**both, "retriever": tiny.retriever}),
         "mine": (
             {"depths": depths, "queries_per_shard": 6},
             {**both, "embeddings": tiny.vectors},
         ),
         "score": ({"depth": 10, **EXACT}, tiny.scoring),
-        "calibrate": ({"depth": 12, **EXACT}, {**tiny.scoring, "dataset": tiny.agreeing}),
-    }
-
-
-@pytest.mark.parametrize("name", ["tokenize", "encode", "mine", "score", "calibrate"])
-def test_two_workers_make_the_artifact_of_one_process(ray_cluster, cases, tmp_path, name):
-    params, inputs = cases[name]
-    here, there = Bench(str(tmp_path / "here")), Bench(str(tmp_path / "there"))
+    }[name]
+    here = Bench(str(tmp_path / "here"))
+    there = Bench(s3_root if name == "encode" else str(tmp_path / "there"))
     alone = here.run(name, params, **inputs)
     together = there.run(name, params, workers=2, **inputs)
     assert together.manifest.content_digest == alone.manifest.content_digest
@@ -49,15 +44,6 @@ def test_two_workers_make_the_artifact_of_one_process(ray_cluster, cases, tmp_pa
         for outcome in (here.outcome(alone), there.outcome(together))
     ]
     assert counted[0] == counted[1]
-
-
-def test_workers_write_to_an_object_store(ray_cluster, cases, tiny, s3_root):
-    params, inputs = cases["encode"]
-    alone = tiny.bench.run("encode", params, **inputs)
-    remote = Bench(s3_root).run("encode", params, workers=2, **inputs)
-    assert str(remote).startswith("s3://")
-    assert remote.manifest.content_digest == alone.manifest.content_digest
-    assert remote.read("queries").equals(alone.read("queries"))
 
 
 def weights(artifact) -> dict[str, torch.Tensor]:
