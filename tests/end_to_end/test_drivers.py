@@ -20,8 +20,8 @@ from tests.end_to_end.runs import Run
 JOB = Path(__file__).parents[2] / "jobs" / "run_pipeline.py"
 # Slow enough to be caught at work, on any machine.
 LONG = (
-    "stages.retriever_0.params.max_steps=400",
-    "stages.retriever_0.params.checkpoint_steps=20",
+    "stages.retriever_0.params.max_steps=250",
+    "stages.retriever_0.params.checkpoint_steps=10",
 )
 
 
