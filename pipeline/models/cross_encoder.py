@@ -15,11 +15,12 @@ from transformers import AutoModelForSequenceClassification
 from pipeline.models import layout
 from pipeline.models.card import Card
 from pipeline.models.encoder import TensorBatch, TextEncoder, quiet
+from pipeline.models.interaction import InteractionHead
 from pipeline.models.pooling import Pooling, pool
 
 SETTINGS = "ranker.json"
 HEAD = "head.safetensors"
-Head = Literal["pooled_two_class", "cls_logit", "mean_logit"]
+Head = Literal["pooled_two_class", "cls_logit", "mean_logit", "interaction"]
 
 # Where transformers' own sequence classifier of a class keeps the layers of the paper's head.
 # Only classes whose classifier computes exactly: first token -> linear -> tanh -> linear.
@@ -38,7 +39,8 @@ class CrossEncoderConfig(BaseModel):
         head: `pooled_two_class` is RocketQA's (first token -> tanh layer -> dropout -> 2 classes);
             `cls_logit` is one linear layer on the first token's state, `mean_logit` on the mean
             of all tokens' states (for bases whose first token was never trained to stand for the
-            text, such as mean-pooled sentence encoders).
+            text, such as mean-pooled sentence encoders); `interaction` starts from a retriever's
+            own similarities (`pipeline.models.interaction`).
         dropout: before the last layer, in training.
     """
 
@@ -48,14 +50,33 @@ class CrossEncoderConfig(BaseModel):
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
+class JoinedInputs(BaseModel):
+    """How joined inputs are cut; see `pipeline.text.template.Tokenization`.
+
+    Attributes:
+        query_max_len: tokens of the query input.
+        passage_max_len: tokens of the passage input.
+        title: whether a passage input is title and text.
+        missing_title: what stands for a missing title.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    query_max_len: int
+    passage_max_len: int
+    title: bool
+    missing_title: str
+
+
 class Ranker(BaseModel):
-    """What `ranker.json` holds: the configuration and the longest pair in tokens."""
+    """What `ranker.json` holds: the configuration, the longest pair, how joined inputs are cut."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     format: Literal[1] = 1
     config: CrossEncoderConfig
     pair_max_len: int
+    joined: JoinedInputs | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Ranker:
@@ -116,7 +137,11 @@ class CrossEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = encoder
-        self.head = RankerHead(config, encoder.width, encoder.initializer_range)
+        self.head: RankerHead | InteractionHead
+        if config.head == "interaction":
+            self.head = InteractionHead(encoder.width, encoder.layers, config.dropout)
+        else:
+            self.head = RankerHead(config, encoder.width, encoder.initializer_range)
 
     @classmethod
     def from_base(cls, folder: Path, config: CrossEncoderConfig) -> CrossEncoder:
@@ -126,7 +151,7 @@ class CrossEncoder(nn.Module):
         torch's global generator: seed it first.
         """
         model = cls(TextEncoder.load(folder), config)
-        pooler = model.head.pooler
+        pooler = model.head.pooler if isinstance(model.head, RankerHead) else None
         found = _pooler_weights(folder) if pooler is not None else None
         if pooler is not None and found is not None:
             pooler.load_state_dict(found)
@@ -141,6 +166,8 @@ class CrossEncoder(nn.Module):
 
     def forward(self, batch: TensorBatch) -> Tensor:
         """One logit a pair: [batch], float32; the probability of relevance is its sigmoid."""
+        if isinstance(self.head, InteractionHead):
+            return cast(Tensor, self.head(self.encoder, batch))
         logits = self._head(batch)
         if self.head.pooler is None:
             return logits.squeeze(-1)
@@ -152,7 +179,7 @@ class CrossEncoder(nn.Module):
         Raises:
             TypeError: the head has one logit.
         """
-        if self.head.pooler is None:
+        if self.config.head != "pooled_two_class":
             raise TypeError(f"the head {self.config.head!r} has one logit, not two classes")
         return self._head(batch)
 
@@ -167,25 +194,46 @@ class CrossEncoder(nn.Module):
         """How the head's input is made of the token states."""
         return "mean" if self.config.head == "mean_logit" else "cls"
 
+    @property
+    def pair_layout(self) -> Literal["pair", "joined"]:
+        """What its inputs are: one of a token store's pair layouts."""
+        return "joined" if self.config.head == "interaction" else "pair"
+
     def save(
-        self, folder: Path, *, tokenizer: Path, pair_max_len: int, card: Card | None = None
+        self,
+        folder: Path,
+        *,
+        tokenizer: Path,
+        pair_max_len: int,
+        joined: JoinedInputs | None = None,
+        card: Card | None = None,
     ) -> None:
         """Write a folder that `load` and sentence-transformers' CrossEncoder read.
 
         `predict` there returns the probability of relevance. The two-class head is folded into a
         one-label `AutoModelForSequenceClassification` where transformers' classifier of that class
         computes the same; all else is written as Transformer + Pooling + Dense, since transformers'
-        classifiers put a layer with an activation before their last one.
+        classifiers put a layer with an activation before their last one. The interaction head
+        needs this package there: see `pipeline.models.joined_pairs`.
 
         Args:
             folder: where; created.
             tokenizer: folder of the tokenizer the model was trained with.
             pair_max_len: longest pair in tokens, special tokens included.
+            joined: how the inputs of the interaction head are cut.
             card: for README.md.
         """
         folder.mkdir(parents=True, exist_ok=True)
         names = _CLASSIFIER_LAYERS.get(self.encoder.model.config.model_type)
-        if self.head.pooler is not None and names is not None:
+        if isinstance(self.head, InteractionHead):
+            if joined is None:
+                raise ValueError(
+                    "the interaction head is saved with how its inputs are cut: joined"
+                )
+            pair_max_len = joined.query_max_len + joined.passage_max_len
+            layout.write_tower(folder, self.encoder, tokenizer, pair_max_len)
+            layout.write_joined_module(folder)
+        elif self.head.pooler is not None and names is not None:
             _save_classifier(folder, self.encoder.model, names, self.head.folded())
             layout.export_tokenizer(tokenizer, folder, self.encoder, pair_max_len)
         else:
@@ -195,7 +243,7 @@ class CrossEncoder(nn.Module):
             )
         head = {name: value.cpu().contiguous() for name, value in self.head.state_dict().items()}
         save_file(head, folder / HEAD, metadata={"format": "pt"})
-        settings = Ranker(config=self.config, pair_max_len=pair_max_len)
+        settings = Ranker(config=self.config, pair_max_len=pair_max_len, joined=joined)
         layout.write_json(folder / SETTINGS, settings.model_dump())
         (card or Card("Re-ranker")).write(folder, ranker=True)
 

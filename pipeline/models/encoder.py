@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,10 @@ class Tokens(Protocol):
     def token_type_ids(self) -> NDArray[np.int64]:
         """Segment ids."""
 
+    @property
+    def query_lengths(self) -> NDArray[np.int64] | None:
+        """Tokens of the first input of each row, where two are joined."""
+
 
 @dataclass(frozen=True)
 class TensorBatch:
@@ -46,12 +50,14 @@ class TensorBatch:
         attention_mask: [batch, length] int64, 1 for tokens, 0 for padding on the right.
         token_type_ids: [batch, length] int64.
         padded: whether any row is padded; known without asking the device.
+        query_lengths: [batch] int64, tokens of the first input of each row, where two are joined.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     token_type_ids: Tensor
     padded: bool
+    query_lengths: Tensor | None = None
 
     @classmethod
     def from_tokens(cls, tokens: Tokens, device: torch.device) -> TensorBatch:
@@ -61,6 +67,9 @@ class TensorBatch:
             to_device(tokens.attention_mask, device),
             to_device(tokens.token_type_ids, device),
             padded=not bool(tokens.attention_mask.all()),
+            query_lengths=(
+                None if tokens.query_lengths is None else to_device(tokens.query_lengths, device)
+            ),
         )
 
 
@@ -121,6 +130,50 @@ class TextEncoder(nn.Module):
         if self._takes_segments:
             inputs["token_type_ids"] = batch.token_type_ids
         return cast(Tensor, self.model(**inputs).last_hidden_state)
+
+    def states_under(
+        self, batch: TensorBatch, position_ids: Tensor, masks: Sequence[Tensor]
+    ) -> Tensor:
+        """Last hidden states [batch, length, width] with an attention mask for each layer.
+
+        Args:
+            batch: its attention mask is not used.
+            position_ids: [batch, length], from 0.
+            masks: added to the layers' attention logits; [batch, 1, length, length].
+
+        Raises:
+            ValueError: how this class of encoder is built inside is not known.
+        """
+        kind = self.model.config.model_type
+        if kind not in _TAKES_SHAPED_MASK:
+            raise ValueError(
+                f"encoders of type '{kind}' cannot be given a mask for each layer; those of type "
+                f"{', '.join(sorted(_TAKES_SHAPED_MASK))} can"
+            )
+        # RoBERTa's positions start after the padding token's number.
+        first = getattr(self.model.embeddings, "padding_idx", None)
+        states = self.model.embeddings(
+            input_ids=batch.input_ids,
+            position_ids=position_ids + (0 if first is None else first + 1),
+            token_type_ids=batch.token_type_ids if self._takes_segments else None,
+        )
+        for layer, mask in zip(self.model.encoder.layer, masks, strict=True):
+            states = layer(states, mask)
+        return cast(Tensor, states)
+
+    @property
+    def attention_dtype(self) -> torch.dtype:
+        """The format that attention computes in: autocast's inside autocast, else the weights'."""
+        weights = self.word_embeddings.weight
+        device = weights.device.type
+        if torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+        return weights.dtype
+
+    @property
+    def layers(self) -> int:
+        """Number of Transformer layers."""
+        return int(self.model.config.num_hidden_layers)
 
     def use_fused_attention(self, fused: bool) -> None:
         """Compute attention by torch's fused kernels, or by plain matrix products.

@@ -130,6 +130,7 @@ class _Piece:
     input_ids: NDArray[np.int64]
     attention_mask: NDArray[np.int64]
     token_type_ids: NDArray[np.int64]
+    query_lengths: NDArray[np.int64] | None
 
 
 def _pieces(tokens: Tokens, device: torch.device) -> list[_Piece]:
@@ -150,6 +151,7 @@ def _pieces(tokens: Tokens, device: torch.device) -> list[_Piece]:
                 tokens.input_ids[cut],
                 tokens.attention_mask[cut],
                 tokens.token_type_ids[cut],
+                None if tokens.query_lengths is None else tokens.query_lengths[cut[0]],
             )
         )
         start = stop

@@ -21,6 +21,7 @@ from pipeline.models.encoder import TextEncoder, quiet
 from pipeline.models.pooling import Pooling
 
 _MODULE = "sentence_transformers.models"
+JOINED_PAIRS = "pipeline.models.joined_pairs.JoinedPairs"
 
 
 def write_json(path: Path, content: object) -> None:
@@ -154,6 +155,13 @@ def write_retriever_modules(
     )
 
 
+def write_joined_module(folder: Path) -> None:
+    """Write the module list of a CrossEncoder over joined inputs: one module, of this package."""
+    content = [{"idx": 0, "name": "0", "path": "", "type": JOINED_PAIRS}]
+    write_json(folder / "modules.json", content)
+    _write_cross_encoder_settings(folder)
+
+
 def write_ranker_modules(
     folder: Path, width: int, pooling: Pooling, layers: Sequence[nn.Linear]
 ) -> None:
@@ -169,6 +177,10 @@ def write_ranker_modules(
         output = "scores" if last else "sentence_embedding"
         write_dense(folder / f"{number}_Dense", layer, tanh=not last, output=output)
     _write_modules(folder, modules)
+    _write_cross_encoder_settings(folder)
+
+
+def _write_cross_encoder_settings(folder: Path) -> None:
     write_json(
         folder / "config_sentence_transformers.json",
         {

@@ -228,13 +228,14 @@ class QuestionSearch:
         from pipeline.models.inference import score
         from pipeline.text.batches import token_budget_batches
 
+        layout = self._cross_encoder.pair_layout
         with _small_store(question, self._ranker_tokens, passages) as store:
 
             def pairs(at: npt.NDArray[np.int64]) -> TokenBatch:
-                return store.pair_batch(np.zeros_like(at), at)
+                return store.pair_batch(np.zeros_like(at), at, layout)
 
             rows = np.arange(len(passages))
-            lengths = store.pair_lengths(np.zeros_like(rows), rows)
+            lengths = store.pair_lengths(np.zeros_like(rows), rows, layout)
             batches = token_budget_batches(lengths, TOKEN_BUDGET)
             return score(self._cross_encoder, pairs, batches, device=self._device)
 

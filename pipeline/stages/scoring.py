@@ -46,6 +46,7 @@ class PairScorer:
         model = CrossEncoder.load(ranker.folder("model"))
         self._model = prepare(model, self.device, precision)
         self._store = open_tokens(tokens)
+        self._layout = model.pair_layout
 
     def logits(
         self,
@@ -57,10 +58,10 @@ class PairScorer:
         from pipeline.models.inference import score
         from pipeline.text.batches import token_budget_batches
 
-        lengths = self._store.pair_lengths(queries, passages)
+        lengths = self._store.pair_lengths(queries, passages, self._layout)
         return score(
             self._model,
-            lambda at: self._store.pair_batch(queries[at], passages[at]),
+            lambda at: self._store.pair_batch(queries[at], passages[at], self._layout),
             token_budget_batches(lengths, self._budget),
             device=self.device,
             on_rows=progress.advance,

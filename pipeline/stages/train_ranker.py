@@ -29,8 +29,10 @@ class TrainRankerParams(TrainParams):
 
     Attributes:
         head: `pooled_two_class` (the paper: tanh pooler, two classes), `cls_logit` (one linear
-            layer on the first token), or `mean_logit` (on the mean of all tokens: for bases that
-            are mean-pooled sentence encoders).
+            layer on the first token), `mean_logit` (on the mean of all tokens: for bases that
+            are mean-pooled sentence encoders), or `interaction` (for a retriever with a shared
+            tower as `base`: starts from the retriever's own similarities and opens attention
+            between query and passage as it learns).
         dropout: before the last layer.
         loss: `pointwise` over single pairs (the paper), or `listwise` over a positive and its
             negatives.
@@ -39,7 +41,7 @@ class TrainRankerParams(TrainParams):
             none by default.
     """
 
-    head: Literal["pooled_two_class", "cls_logit", "mean_logit"] = "pooled_two_class"
+    head: Literal["pooled_two_class", "cls_logit", "mean_logit", "interaction"] = "pooled_two_class"
     dropout: float = Field(default=0.1, ge=0, lt=1)
     loss: Literal["pointwise", "listwise"] = "pointwise"
     num_negatives: int = Field(default=4, ge=1)
@@ -90,11 +92,15 @@ class _Prepared:
 
     def save(self, objective: Any, folder: Path, facts: Mapping[str, Any]) -> None:
         from pipeline.models.card import Card
+        from pipeline.models.cross_encoder import JoinedInputs
 
+        tokenization = self.tokens.document("template.json")["tokenization"]
+        joined = objective.model.pair_layout == "joined"
         objective.model.save(
             folder,
             tokenizer=self.tokens.folder("tokenizer"),
-            pair_max_len=self.tokens.document("template.json")["tokenization"]["pair_max_len"],
+            pair_max_len=tokenization["pair_max_len"],
+            joined=JoinedInputs.model_validate(tokenization) if joined else None,
             card=Card(
                 "Re-ranker",
                 f"A cross-encoder trained with a {self.params.loss} loss.",

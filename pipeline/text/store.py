@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from pipeline.text.template import InputTemplate, Layout, Lengths
 
 TEMPLATE_FILE = "template.json"
+
+# What a ranker reads: `[CLS] query [SEP] title text [SEP]`, or the retriever's query input and its
+# passage input laid end to end.
+PairLayout = Literal["pair", "joined"]
 ARRAYS = (
     "query_ids",
     "query_starts",
@@ -32,11 +36,13 @@ class TokenBatch:
         input_ids: [rows, longest] int64.
         attention_mask: [rows, longest] int64, 1 on tokens, 0 on padding.
         token_type_ids: [rows, longest] int64 segment ids.
+        query_lengths: [rows] int64, where inputs are joined: tokens of the first one.
     """
 
     input_ids: NDArray[np.int64]
     attention_mask: NDArray[np.int64]
     token_type_ids: NDArray[np.int64]
+    query_lengths: NDArray[np.int64] | None = None
 
     @property
     def rows(self) -> int:
@@ -164,8 +170,12 @@ class TokenStore:
         kept_titles, kept_texts = self.template.cut_passages(titles, texts)
         return kept_titles + kept_texts + self.template.passage_layout.special_count
 
-    def pair_lengths(self, query_indices: ArrayLike, passage_indices: ArrayLike) -> Lengths:
+    def pair_lengths(
+        self, query_indices: ArrayLike, passage_indices: ArrayLike, layout: PairLayout = "pair"
+    ) -> Lengths:
         """Tokens of pair inputs, special tokens included, after truncation."""
+        if layout == "joined":
+            return self.query_lengths(query_indices) + self.passage_lengths(passage_indices)
         _, queries = self._query_stretch(query_indices)
         _, titles, texts = self._passage_stretch(passage_indices)
         kept_queries, kept_passages = self.template.cut_pairs(queries, titles + texts)
@@ -179,26 +189,37 @@ class TokenStore:
 
     def passage_batch(self, passage_indices: ArrayLike) -> TokenBatch:
         """Inputs `[CLS] title [SEP] text [SEP]`, or `[CLS] text [SEP]` where titles are off."""
-        starts, titles, texts = self._passage_stretch(passage_indices)
-        kept_titles, kept_texts = self.template.cut_passages(titles, texts)
-        text = _Piece(self._passage_ids, starts + titles, kept_texts)
-        if not self.template.tokenization.title:
-            return self._assemble(self.template.single, [[text]])
-        missing = titles == 0
-        placeholder = _Piece(
-            self._missing_title, np.zeros_like(starts), np.where(missing, kept_titles, 0)
-        )
-        title = _Piece(self._passage_ids, starts, np.where(missing, 0, kept_titles))
-        return self._assemble(self.template.pair, [[placeholder, title], [text]])
+        return self._assemble(self.template.passage_layout, self._passage_pieces(passage_indices))
 
-    def pair_batch(self, query_indices: ArrayLike, passage_indices: ArrayLike) -> TokenBatch:
-        """Inputs `[CLS] query [SEP] title text [SEP]`, row by row."""
+    def pair_batch(
+        self, query_indices: ArrayLike, passage_indices: ArrayLike, layout: PairLayout = "pair"
+    ) -> TokenBatch:
+        """Inputs of queries with passages, row by row, in one of the two layouts."""
         query_starts, queries = self._query_stretch(query_indices)
+        if layout == "joined":
+            query = _Piece(self._query_ids, query_starts, self.template.cut_queries(queries))
+            sequences = [[query], *self._passage_pieces(passage_indices)]
+            batch = self._assemble(self.template.joined_layout, sequences)
+            return replace(batch, query_lengths=self.query_lengths(query_indices))
         passage_starts, titles, texts = self._passage_stretch(passage_indices)
         kept_queries, kept_passages = self.template.cut_pairs(queries, titles + texts)
         query = _Piece(self._query_ids, query_starts, kept_queries)
         passage = _Piece(self._passage_ids, passage_starts, kept_passages)
         return self._assemble(self.template.pair, [[query], [passage]])
+
+    def _passage_pieces(self, indices: ArrayLike) -> list[list[_Piece]]:
+        """The sequences of passage inputs: title and text, or the text alone."""
+        starts, titles, texts = self._passage_stretch(indices)
+        kept_titles, kept_texts = self.template.cut_passages(titles, texts)
+        text = _Piece(self._passage_ids, starts + titles, kept_texts)
+        if not self.template.tokenization.title:
+            return [[text]]
+        missing = titles == 0
+        placeholder = _Piece(
+            self._missing_title, np.zeros_like(starts), np.where(missing, kept_titles, 0)
+        )
+        title = _Piece(self._passage_ids, starts, np.where(missing, 0, kept_titles))
+        return [[placeholder, title], [text]]
 
     def _query_stretch(self, indices: ArrayLike) -> tuple[NDArray[np.int64], Lengths]:
         index = _checked(indices, self.queries, "query")

@@ -58,6 +58,16 @@ class Layout(BaseModel):
         """Special tokens in one input."""
         return sum(len(ids) for ids in self.specials)
 
+    def followed_by(self, other: Layout) -> Layout:
+        """This input and then `other`, each with all of its special tokens."""
+        between = self.specials[-1] + other.specials[0]
+        between_types = self.special_types[-1] + other.special_types[0]
+        return Layout(
+            specials=(*self.specials[:-1], between, *other.specials[1:]),
+            special_types=(*self.special_types[:-1], between_types, *other.special_types[1:]),
+            sequence_types=self.sequence_types + other.sequence_types,
+        )
+
 
 class InputTemplate(BaseModel):
     """All that is needed to build model inputs from token ids without a tokeniser.
@@ -102,6 +112,11 @@ class InputTemplate(BaseModel):
     def passage_layout(self) -> Layout:
         """Layout of a passage input: title and text, or the text alone."""
         return self.pair if self.tokenization.title else self.single
+
+    @property
+    def joined_layout(self) -> Layout:
+        """Layout of a query input and a passage input laid end to end."""
+        return self.single.followed_by(self.passage_layout)
 
     @property
     def query_room(self) -> int:

@@ -48,6 +48,7 @@ def build_optimizer(model: nn.Module, plan: OptimizerPlan) -> torch.optim.AdamW:
         lr=plan.learning_rate,
         betas=plan.betas,
         eps=plan.epsilon,
+        fused=True,
     )
 
 

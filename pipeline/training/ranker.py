@@ -110,12 +110,12 @@ class RankerObjective:
         queries, passages = self._pairs(rows)
 
         def encode(at: IntArray) -> Tensor:
-            tokens = self.store.pair_batch(queries[at], passages[at])
+            tokens = self.store.pair_batch(queries[at], passages[at], self.model.pair_layout)
             with autocast(device, self.precision):
                 logits: Tensor = self.model(TensorBatch.from_tokens(tokens, device))
             return logits
 
-        logits = by_length(encode, self.store.pair_lengths(queries, passages))
+        logits = by_length(encode, self._lengths(queries, passages))
         if isinstance(self.rows, TrainingRows):
             return listwise(logits.view(len(rows), -1))
         return pointwise(logits, torch.from_numpy(self.rows.labels[rows]).to(device))
@@ -128,8 +128,11 @@ class RankerObjective:
         lists = np.concatenate([self.rows.positives[rows, None], self.rows.negatives[rows]], axis=1)
         return np.repeat(queries, lists.shape[1]), lists.ravel()
 
+    def _lengths(self, queries: IntArray, passages: IntArray) -> IntArray:
+        return self.store.pair_lengths(queries, passages, self.model.pair_layout)
+
     def _micro_batches(self, rows: IntArray) -> list[IntArray]:
         """Row numbers, cut so that no micro-batch's padded pairs exceed the budget."""
-        lengths = self.store.pair_lengths(*self._pairs(rows)).reshape(len(rows), -1)
+        lengths = self._lengths(*self._pairs(rows)).reshape(len(rows), -1)
         padded = lengths.max(axis=1) * lengths.shape[1]
         return [rows[at] for at in token_budget_batches(padded, self.token_budget)]

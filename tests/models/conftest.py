@@ -83,6 +83,7 @@ class Arrays:
     input_ids: Any
     attention_mask: Any
     token_type_ids: Any
+    query_lengths: Any = None
 
 
 @pytest.fixture(params=KINDS)
@@ -107,7 +108,8 @@ def tokenize(kind: str, max_length: int, *texts: list[str]) -> Arrays:
         return_tensors="np",
         return_token_type_ids=True,
     )
-    return Arrays(*(np.asarray(found[name]) for name in Arrays.__annotations__))
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    return Arrays(*(np.asarray(found[name]) for name in names))
 
 
 @pytest.fixture

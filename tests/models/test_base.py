@@ -220,7 +220,9 @@ def test_the_default_comes_from_its_package_and_encodes_as_released(
     )
     with torch.inference_mode():
         found = model.encode_queries(
-            TensorBatch.from_tokens(SimpleNamespace(**tokens), torch.device("cpu"))
+            TensorBatch.from_tokens(
+                SimpleNamespace(**tokens, query_lengths=None), torch.device("cpu")
+            )
         )
     theirs = SentenceTransformer(str(source.folder), device="cpu").encode(texts)
     np.testing.assert_allclose(found.numpy(), theirs, atol=1e-5)
