@@ -73,15 +73,23 @@ class Assembly:
         validation_share: part of the training queries to move to validation where the source has no
             validation queries; 0 moves none.
         seed: of that choice.
+        max_queries: split -> most of its queries to keep, drawn after that.
     """
 
     def __init__(
-        self, source: Source, *, passages_per_shard: int, validation_share: float, seed: int
+        self,
+        source: Source,
+        *,
+        passages_per_shard: int,
+        validation_share: float,
+        seed: int,
+        max_queries: Mapping[str, int] | None = None,
     ) -> None:
         self._source = source
         self._passages_per_shard = passages_per_shard
         self._validation_share = validation_share
         self._seed = seed
+        self._max_queries = dict(max_queries or {})
         self._passages = IdIndex()
         self._queries = IdIndex()
         self._title_keys: list[npt.NDArray[np.uint64]] = []
@@ -204,6 +212,9 @@ class Assembly:
         negatives = self._without("negatives that are excluded", negatives, excluded)
         self._drop_queries_without_labels(queries, positives, answers)
         self._carve(queries, positives)
+        for split, most in self._max_queries.items():
+            left_out = queries.keep_at_most(most, SPLITS.index(split), self._seed)
+            self._dropped[f"{split} queries beyond max_queries"] += left_out
 
         order = np.argsort(queries.split, kind="stable")
         order = order[queries.kept[order]]
@@ -324,7 +335,7 @@ class Assembly:
 
         moved = pairs.with_queries(new_row[pairs.query])
         kept = moved.take(moved.query != UNKNOWN)
-        self._dropped["rows of queries without a label"] += len(pairs) - len(kept)
+        self._dropped["rows of queries left out"] += len(pairs) - len(kept)
         return pa.table(dict(columns_of(kept.ordered(), value)))
 
     def _answer_table(self, answers: dict[int, list[str]], new_row: Ints) -> pa.Table:
@@ -333,7 +344,7 @@ class Assembly:
         moved = sorted(
             (int(new_row[row]), texts) for row, texts in answers.items() if new_row[row] != UNKNOWN
         )
-        self._dropped["rows of queries without a label"] += len(answers) - len(moved)
+        self._dropped["rows of queries left out"] += len(answers) - len(moved)
         return pa.table(
             {
                 "query_index": pa.array([row for row, _ in moved], pa.int32()),

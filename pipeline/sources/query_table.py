@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.sources.id_index import Keys, keys_of
 from pipeline.sources.pairs import Ints
 from pipeline.sources.records import SPLITS, Query
+from pipeline.sources.split import draw_order
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,6 +49,13 @@ class QueryTable:
         self.split = np.array(self._splits, dtype=np.int64)
         self.keys = np.concatenate(self._keys)
         self.kept = np.ones(len(self.split), dtype=np.bool_)
+
+    def keep_at_most(self, most: int, split: int, seed: int) -> int:
+        """Keep `most` of a split, drawn by a hash of the text; how many queries are left out."""
+        rows = np.flatnonzero(self.kept & (self.split == split))
+        order = sorted(rows.tolist(), key=lambda row: draw_order(str(self.keys[row]), seed))
+        self.kept[order[most:]] = False
+        return len(order[most:])
 
     def table(self, order: Ints) -> pa.Table:
         """The queries of the rows `order`, as a table of the Dataset."""

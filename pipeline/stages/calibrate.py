@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.methods.calibration import Reliability
 
 MOST_LOST_POSITIVES = 0.05
-PAIRS_PER_TASK = 4096
+PAIRS_PER_TASK = 512
 
 
 class CalibrateParams(ScoringParams):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -32,12 +32,17 @@ class IngestParams(Params):
             out and counts them by reason.
         validation_share: part of the training queries to move to validation, in groups that share a
             query text, a relevant passage or its title, where the source has no validation queries.
+        max_queries: split -> most of its queries to keep, drawn by the seed after validation was
+            carved out: for trying a pipeline on a part of the data. Passages stay.
         passages_per_shard: passages per shard: the unit of later parallel work and of resuming.
     """
 
     source: SourceConfiguration
     on_problem: Literal["fail", "skip"] = "fail"
     validation_share: float = Field(default=0.1, ge=0, lt=1)
+    max_queries: dict[
+        Literal["train", "validation", "dev", "test", "unlabelled"], Annotated[int, Field(ge=0)]
+    ] = {}
     passages_per_shard: int = Field(default=10_000, gt=0)
 
 
@@ -64,6 +69,7 @@ def ingest(
         passages_per_shard=params.passages_per_shard,
         validation_share=params.validation_share,
         seed=context.seed,
+        max_queries=params.max_queries,
     )
     shards = writer.shards("passages")
     done = shards.done()

@@ -53,8 +53,9 @@ def test_paper_recipes_follow_the_released_code(file):
         assert "calibration" not in stage.inputs
 
 
-def test_retrievers_that_are_compared_take_equally_many_steps():
-    pipeline = read_pipeline(PROJECT / "recipes" / "openqa.yaml", registry())
+@pytest.mark.parametrize("name", ["openqa", "openqa_fraction"])
+def test_retrievers_that_are_compared_take_equally_many_steps(name):
+    pipeline = read_pipeline(PROJECT / "recipes" / f"{name}.yaml", registry())
     trained = of_type(pipeline, "train_retriever")
     assert len(trained) == 12
     assert len({stage.params.max_steps for stage in trained} - {None}) == 1

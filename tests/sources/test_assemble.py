@@ -56,10 +56,12 @@ class Lists(Source):
 
 
 def assemble(
-    on_problem="fail", *, shard=100, share=0.0, seed=1, **streams
+    on_problem="fail", *, shard=100, share=0.0, seed=1, most=None, **streams
 ) -> tuple[list[pa.Table], DatasetTables]:
     source = Lists(Problems(on_problem), **streams)
-    assembly = Assembly(source, passages_per_shard=shard, validation_share=share, seed=seed)
+    assembly = Assembly(
+        source, passages_per_shard=shard, validation_share=share, seed=seed, max_queries=most
+    )
     shards = list(assembly.passages())
     tables = assembly.finish()
     report = tables.report
@@ -269,7 +271,7 @@ def test_queries_are_numbered_by_split_and_labels_follow():
     assert [tuple(row.values()) for row in tables.hidden_qrels.to_pylist()] == [(6, 8)]
     assert tables.report.dropped == {
         "queries without a label": 1,
-        "rows of queries without a label": 3,
+        "rows of queries left out": 3,
         "repeated pair": 1,
         "repeated answers of a query": 1,
         "negatives that are relevant": 1,
@@ -354,3 +356,23 @@ def test_memory_stays_flat_when_the_corpus_grows():
     small, large = peak(4_000), peak(24_000)
     # 20,000 passages more are 10 MB of text, but only their hashes stay.
     assert large - small < 20_000 * 60
+
+
+def test_fewer_queries_are_a_part_of_more_and_keep_their_rows():
+    world = training_world(40)
+    ids, labels = {}, {}
+    for most in (None, 50, 20, 0):
+        capped = None if most is None else {"train": most}
+        _, tables = assemble(share=0.2, most=capped, **world)
+        queries = tables.queries.to_pylist()
+        ids[most] = {row["query_id"] for row in queries if row["split"] == "train"}
+        others = {row["query_id"] for row in queries if row["split"] != "train"}
+        labels[most] = {
+            (queries[row["query_index"]]["query_id"], row["passage_index"])
+            for row in tables.qrels.to_pylist()
+        }
+        assert len(ids[most]) == min(most if most is not None else 1000, len(ids[None]))
+        assert labels[most] == {pair for pair in labels[None] if pair[0] in ids[most] | others}
+        left_out = tables.report.dropped.get("train queries beyond max_queries", 0)
+        assert left_out == len(ids[None]) - len(ids[most])
+    assert ids[0] < ids[20] < ids[50] < ids[None]

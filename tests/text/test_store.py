@@ -76,6 +76,26 @@ def test_uncut_inputs_equal_the_tokenizers_own(tokenizer_folder: Path, tmp_path:
     )
 
 
+@pytest.mark.parametrize("title", [True, False])
+def test_joined_inputs_are_a_query_input_and_a_passage_input_end_to_end(
+    tokenizer_folder: Path, tmp_path: Path, title: bool
+) -> None:
+    tokenizer = load_tokenizer(tokenizer_folder)
+    tokenization = Tokenization(query_max_len=6, passage_max_len=11, title=title)
+    store = build(tmp_path / "store", tokenizer, input_template(tokenizer, tokenization))
+    queries, passages = [0, 1, 2, 3, 0], [2, 3, 0, 1, 1]
+    batch = store.pair_batch(queries, passages, "joined")
+    lengths = store.pair_lengths(queries, passages, "joined")
+    np.testing.assert_array_equal(lengths, batch.attention_mask.sum(axis=1))
+    assert batch.query_lengths is not None
+    for row, (query, passage) in enumerate(zip(queries, passages, strict=True)):
+        parts = store.query_batch([query]), store.passage_batch([passage])
+        assert batch.query_lengths[row] == parts[0].tokens
+        for name in ("input_ids", "token_type_ids"):
+            wanted = np.concatenate([getattr(part, name)[0] for part in parts])
+            np.testing.assert_array_equal(getattr(batch, name)[row, : len(wanted)], wanted)
+
+
 @pytest.mark.parametrize("missing_title", ["-", ""])
 def test_cut_inputs_equal_removing_tokens_one_by_one(
     tokenizer_folder: Path, tmp_path: Path, missing_title: str
