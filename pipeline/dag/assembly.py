@@ -149,8 +149,7 @@ def merge_stages(base: Mapping, over: Mapping, problems: list[Problem]) -> Mappi
 
 
 def _merge_stage(base: Mapping, over: Mapping) -> Mapping:
-    uses, old_uses = over.entries.get("uses"), base.entries.get("uses")
-    if uses and old_uses and uses.plain() != old_uses.plain():
+    if _differ(base.entries.get("uses"), over.entries.get("uses")):
         return over
     for key, at, node in over:
         old = base.entries.get(key)
@@ -160,6 +159,11 @@ def _merge_stage(base: Mapping, over: Mapping) -> Mapping:
     return base
 
 
+def _differ(old: Node | None, new: Node | None) -> bool:
+    """Whether both are there and not equal: what they name decides which other keys there are."""
+    return old is not None and new is not None and old.plain() != new.plain()
+
+
 def _merge_entries(base: Mapping, over: Mapping) -> Mapping:
     for key, at, node in over:
         base = _drop(base, key) if _is_null(node) else _put(base, key, node, at)
@@ -167,6 +171,8 @@ def _merge_entries(base: Mapping, over: Mapping) -> Mapping:
 
 
 def _merge_deeply(base: Mapping, over: Mapping) -> Mapping:
+    if _differ(base.entries.get("format"), over.entries.get("format")):
+        return over
     for key, at, node in over:
         old = base.entries.get(key)
         if isinstance(old, Mapping) and isinstance(node, Mapping):

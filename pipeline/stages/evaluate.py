@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
     from pipeline.artifacts.writer import ArtifactWriter
     from pipeline.methods.metrics import Qrels
+    from pipeline.methods.statistics import SystemScores
 
 VALIDATION = "validation"
 
@@ -38,6 +39,8 @@ class EvaluateParams(Params):
         comparisons: pairs of names; empty means each system with the one before it.
         answer_depths: answer@k, where the dataset has answers.
         shown: the measures of the table that is printed; all are in `metrics.json`.
+        groups: name -> how the ids of its queries start: each gets a table of its own, without
+            comparisons. For data from several sources.
     """
 
     names: list[str]
@@ -48,6 +51,7 @@ class EvaluateParams(Params):
     comparisons: list[list[str]] = []
     answer_depths: list[int] = [5, 20, 100]
     shown: list[str] = Field(default=["RR@10", "Success@5", "Success@50"])
+    groups: dict[str, list[str]] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,13 @@ class PerQuery:
 
     queries: npt.NDArray[np.integer]
     values: npt.NDArray[np.float64]
+
+    def among(self, chosen: npt.NDArray[np.integer]) -> PerQuery:
+        """The values of those of `chosen` that are there."""
+        import numpy as np
+
+        kept = np.isin(self.queries, chosen)
+        return PerQuery(self.queries[kept], self.values[kept])
 
 
 @dataclass
@@ -68,6 +79,18 @@ class Measured:
         """Keep another seed's values of a system."""
         for measure, values in measured.items():
             self.seeds.setdefault(system, {}).setdefault(measure, []).append(values)
+
+    def among(self, chosen: npt.NDArray[np.integer]) -> Measured:
+        """The values of some queries only."""
+        return Measured(
+            {
+                system: {
+                    measure: [one.among(chosen) for one in seeds]
+                    for measure, seeds in by_measure.items()
+                }
+                for system, by_measure in self.seeds.items()
+            }
+        )
 
 
 @stage(
@@ -109,16 +132,23 @@ def evaluate(
                 context.progress.advance(1)
             result = _summary(measured, params)
             judged = len(_judged(queries, qrels))
+            groups = _groups(measured, queries, dataset, params)
             document["splits"][split] = {
                 "queries": len(queries),
                 "judged_queries": judged,
                 "queries_without_answers": _without_answers(queries, dataset),
                 **result,
+                "groups": groups,
             }
             rows.append(_per_query(measured))
             title = f"{split} ({judged} judged queries)"
             shown = ladder(result["systems"], params.shown)
             texts.append(f"{title}\n{shown}\n\n{claims(result['comparisons'])}")
+            texts += [
+                f"{split}, {name} ({group['queries']} queries)\n"
+                + ladder(group["systems"], params.shown)
+                for name, group in groups.items()
+            ]
             if split == VALIDATION:
                 warnings = _losing_rankers(result["systems"], params)
     writer.document("metrics.json", document)
@@ -213,37 +243,67 @@ def _texts(dataset: Artifact, wanted: npt.NDArray[np.integer]) -> dict[int, str]
     return texts
 
 
-def _summary(measured: Measured, params: EvaluateParams) -> dict[str, Any]:
-    """Means and deviations over seeds, comparisons, and what a perfect ranker could reach."""
+def _groups(
+    measured: Measured,
+    queries: npt.NDArray[np.integer],
+    dataset: Artifact,
+    params: EvaluateParams,
+) -> dict[str, Any]:
+    """Means and deviations over the queries of each group that has some among `queries`."""
+    ids = dataset.read("queries", ["query_id"])["query_id"].take(queries).to_pylist()
+    groups = {}
+    for name, prefixes in params.groups.items():
+        inside = [query_id.startswith(tuple(prefixes)) for query_id in ids]
+        chosen = queries[inside]
+        if len(chosen):
+            systems = _systems(measured.among(chosen), params)
+            groups[name] = {"queries": len(chosen), "systems": _means(systems)}
+    return groups
+
+
+def _systems(measured: Measured, params: EvaluateParams) -> dict[str, dict[str, SystemScores]]:
+    """Scores by system and measure; measures that no query has are left out."""
     import numpy as np
 
-    from pipeline.methods.statistics import SystemScores, compare
+    from pipeline.methods.statistics import SystemScores
 
-    systems = {
+    return {
         name: {
             measure: SystemScores(
                 name, np.stack([seed.values for seed in seeds]), name in params.untrained
             )
             for measure, seeds in by_measure.items()
+            if len(seeds[0].values)
         }
         for name, by_measure in measured.seeds.items()
     }
+
+
+def _means(systems: Mapping[str, Mapping[str, SystemScores]]) -> dict[str, Any]:
+    return {
+        name: {
+            measure: {
+                "mean": scores.mean,
+                "deviation": scores.deviation,
+                "seeds": len(scores.values),
+            }
+            for measure, scores in by_measure.items()
+        }
+        for name, by_measure in systems.items()
+    }
+
+
+def _summary(measured: Measured, params: EvaluateParams) -> dict[str, Any]:
+    """Means and deviations over seeds, comparisons, and what a perfect ranker could reach."""
+    from pipeline.methods.statistics import compare
+
+    systems = _systems(measured, params)
     pairs = params.comparisons or _neighbours(list(systems))
     by_measure = {name: values.get(params.compared) for name, values in systems.items()}
     scored = [(by_measure[a], by_measure[b]) for a, b in pairs]
     compared = compare([(a, b) for a, b in scored if a is not None and b is not None])
     return {
-        "systems": {
-            name: {
-                measure: {
-                    "mean": scores.mean,
-                    "deviation": scores.deviation,
-                    "seeds": len(scores.values),
-                }
-                for measure, scores in by_measure.items()
-            }
-            for name, by_measure in systems.items()
-        },
+        "systems": _means(systems),
         "comparisons": [asdict(comparison) for comparison in compared],
     }
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from pipeline.dag.contract import Input
 from pipeline.dag.specification import read_pipeline
 from pipeline.dag.yaml_nodes import SpecificationError, parse
+from pipeline.stages import registry
 from tests.dag import toys
 
 HEAD = "name: toy\nroot: artifacts\nstages:\n  data: {uses: numbers}\n"
@@ -192,6 +194,17 @@ def test_extends_merges_by_name(tmp_path):
     assert (params.count, params.options.rate, params.options.deep) == (4, 0.5, False)
     # Another type starts afresh: the old one's input and parameters are gone.
     assert pipeline["x"].type.name == "draw" and pipeline["x"].inputs == {}
+
+
+def test_another_source_format_starts_afresh(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        f"extends: {Path(__file__).parents[2] / 'pipeline.yaml'}\nstages:\n"
+        "  data: {params: {source: {format: beir, path: here}}}\n"
+    )
+    params = read_pipeline(file, registry())["data"].params
+    assert (params.source.format, params.source.path) == ("beir", "here")
+    assert params.passages_per_shard == 500
 
 
 def test_extends_mistakes_stand_where_they_were_written(tmp_path):

@@ -75,6 +75,24 @@ def test_measures_by_hand(bench, dataset):
     assert (7, "RR@10") not in values
 
 
+def test_groups_are_tables_over_their_queries_only(bench, dataset):
+    ranks = {0: 1, 1: 4, 2: 2, 3: None, 4: 2, 5: 5}
+    run = run_of(bench, {q: at_rank(rank, q) for q, rank in ranks.items()})
+    groups = {"even": ["q0", "q2", "q4", "q6"], "late": ["q5", "q7"]}
+    _, document = evaluated(bench, dataset, [run], names=["one"], groups=groups)
+    found = {
+        (split, group): (values["queries"], values["systems"]["one"]["RR@10"]["mean"])
+        for split, one in document["splits"].items()
+        for group, values in one["groups"].items()
+    }
+    assert found == {
+        ("validation", "even"): (2, pytest.approx((1 + 1 / 2) / 2)),
+        ("dev", "even"): (2, pytest.approx((1 / 2 + 0) / 2)),
+        # Query 7 is in the group and not judged: no measure of rank counts it.
+        ("dev", "late"): (2, pytest.approx(1 / 5)),
+    }
+
+
 def test_reranked_run_is_by_the_ranker_then_by_the_retriever(bench, dataset):
     rows = {q: [8, 9, q, 10, 11] for q in range(7)}
     nan = float("nan")
