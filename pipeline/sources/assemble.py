@@ -55,6 +55,7 @@ from pipeline.sources.records import (
     Passage,
     Place,
     Source,
+    Split,
 )
 from pipeline.sources.split import carve_validation, group_by_shared
 
@@ -83,7 +84,7 @@ class Assembly:
         passages_per_shard: int,
         validation_share: float,
         seed: int,
-        max_queries: Mapping[str, int] | None = None,
+        max_queries: Mapping[Split, int] | None = None,
     ) -> None:
         self._source = source
         self._passages_per_shard = passages_per_shard

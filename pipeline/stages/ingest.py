@@ -20,6 +20,7 @@ from pipeline.dag.contract import (
     ValueSource,
     stage,
 )
+from pipeline.sources.records import Split
 from pipeline.sources.registry import SourceConfiguration, outside
 
 
@@ -40,9 +41,7 @@ class IngestParams(Params):
     source: SourceConfiguration
     on_problem: Literal["fail", "skip"] = "fail"
     validation_share: float = Field(default=0.1, ge=0, lt=1)
-    max_queries: dict[
-        Literal["train", "validation", "dev", "test", "unlabelled"], Annotated[int, Field(ge=0)]
-    ] = {}
+    max_queries: dict[Split, Annotated[int, Field(ge=0)]] = {}
     passages_per_shard: int = Field(default=10_000, gt=0)
 
 
