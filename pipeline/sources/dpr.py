@@ -27,7 +27,7 @@ class DprSource(ExampleSource):
     """Reads the layout of `DprParams`; `hard_negative_ctxs` are the given negatives."""
 
     def __init__(self, params: DprParams, problems: Problems) -> None:
-        super().__init__(problems)
+        super().__init__(problems, params.paths_of("unlabelled_queries"))
         self._params = params
 
     @override

@@ -19,7 +19,7 @@ from pipeline.sources.examples import Context, Example, ExampleSource
 from pipeline.sources.json_rows import JsonObject, jsonl, objects_of, text_of
 from pipeline.sources.lines import all_lines, open_bytes, parsed, report_columns
 from pipeline.sources.parameters import DureaderParams
-from pipeline.sources.records import DataError, Passage, Place, Problems, Split
+from pipeline.sources.records import DataError, Passage, Place, Problems, Query, Split
 from pipeline.sources.rocketqa_files import read_dual_lines
 
 PART_COLUMNS = ["-", "title", "text", "0"]
@@ -31,7 +31,7 @@ class DureaderSource(ExampleSource):
     """Reads the layout of `DureaderParams`."""
 
     def __init__(self, params: DureaderParams, problems: Problems) -> None:
-        super().__init__(problems)
+        super().__init__(problems, params.paths_of("unlabelled_queries"))
         self._params = params
         self._text: Callable[[str], str] = without_spaces if params.remove_spaces else clean
 
@@ -47,6 +47,10 @@ class DureaderSource(ExampleSource):
     @override
     def needs_texts(self) -> bool:
         return True
+
+    @override
+    def queries(self) -> Iterator[Query]:
+        return (query._replace(text=self._text(query.text)) for query in super().queries())
 
     @override
     def examples(self, problems: Problems) -> Iterator[Example]:

@@ -8,7 +8,8 @@ text, so that equal ones become one.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from typing_extensions import override
@@ -21,6 +22,7 @@ from pipeline.sources.content import (
     query_id_of,
 )
 from pipeline.sources.id_index import UNKNOWN, IdIndex, SeenIds
+from pipeline.sources.msmarco_passage import read_queries
 from pipeline.sources.records import (
     Answers,
     Judgement,
@@ -68,8 +70,10 @@ class ExampleSource(Source):
     Without, the contexts are the passages.
     """
 
-    def __init__(self, problems: Problems) -> None:
+    def __init__(self, problems: Problems, unlabelled: Sequence[Path] = ()) -> None:
+        """Read examples, and queries without labels from files of `id, text` lines."""
         super().__init__(problems)
+        self._unlabelled = unlabelled
         self._by_text = TextIndex()
 
     @abstractmethod
@@ -110,7 +114,9 @@ class ExampleSource(Source):
                 # Another text or split under one id is another query, for `assemble` to find out.
                 yield f"{query.split}\t{query.query_id}\t{clean(query.text)}", query
 
-        return SeenIds().first_times(named())
+        yield from SeenIds().first_times(named())
+        for path in self._unlabelled:
+            yield from read_queries(path, "unlabelled", self.problems)
 
     @override
     def judgements(self) -> Iterator[Judgement]:

@@ -23,7 +23,7 @@ class FlagEmbeddingSource(ExampleSource):
     """Reads the layout of `FlagEmbeddingParams`."""
 
     def __init__(self, params: FlagEmbeddingParams, problems: Problems) -> None:
-        super().__init__(problems)
+        super().__init__(problems, params.paths_of("unlabelled_queries"))
         self._params = params
 
     def passages(self) -> Iterator[Passage]:

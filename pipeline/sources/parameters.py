@@ -3,7 +3,8 @@
 Light on purpose: planning imports this, so neither pyarrow nor a reader is imported here.
 File names are relative to `path`. A name that does not exist is also looked for with `.gz` and
 `.zst` behind it. Files that the pipeline file names must be there; of the default names, those that
-are.
+are. `unlabelled_queries` are files of queries without labels: `id, text` lines with a tab between,
+unless the format has a layout of its own for queries.
 """
 
 from __future__ import annotations
@@ -248,8 +249,15 @@ class RocketqaLinesParams(FolderParams):
     cross: SplitNames = {}
     corpus: OptionalName = None
     titles: OptionalName = None
+    unlabelled_queries: Names = []
 
-    file_fields: ClassVar[tuple[str, ...]] = ("corpus", "titles", "dual", "cross")
+    file_fields: ClassVar[tuple[str, ...]] = (
+        "corpus",
+        "titles",
+        "dual",
+        "cross",
+        "unlabelled_queries",
+    )
 
 
 class DprParams(FolderParams):
@@ -268,8 +276,14 @@ class DprParams(FolderParams):
     examples: SplitNames = {"train": "nq-train.json", "dev": "nq-dev.json"}
     questions: SplitNames = {"test": "nq-test.csv"}
     positives: Literal["first", "all"] = "all"
+    unlabelled_queries: Names = []
 
-    file_fields: ClassVar[tuple[str, ...]] = ("corpus", "examples", "questions")
+    file_fields: ClassVar[tuple[str, ...]] = (
+        "corpus",
+        "examples",
+        "questions",
+        "unlabelled_queries",
+    )
 
 
 class DureaderParams(FolderParams):
@@ -289,8 +303,15 @@ class DureaderParams(FolderParams):
     dual: SplitNames = {"train": "train/dual.train.tsv"}
     examples: SplitNames = {"dev": "dev/dev.json"}
     remove_spaces: bool = True
+    unlabelled_queries: Names = []
 
-    file_fields: ClassVar[tuple[str, ...]] = ("corpus", "passage_ids", "dual", "examples")
+    file_fields: ClassVar[tuple[str, ...]] = (
+        "corpus",
+        "passage_ids",
+        "dual",
+        "examples",
+        "unlabelled_queries",
+    )
 
 
 class TevatronParams(FolderParams):
@@ -299,8 +320,9 @@ class TevatronParams(FolderParams):
     format: Literal["tevatron"]
     corpus: Names = []
     examples: SplitNames = {"train": "train.jsonl", "dev": "dev.jsonl", "test": "test.jsonl"}
+    unlabelled_queries: Names = []
 
-    file_fields: ClassVar[tuple[str, ...]] = ("corpus", "examples")
+    file_fields: ClassVar[tuple[str, ...]] = ("corpus", "examples", "unlabelled_queries")
 
 
 class FlagEmbeddingParams(FolderParams):
@@ -309,8 +331,9 @@ class FlagEmbeddingParams(FolderParams):
     format: Literal["flag_embedding"]
     corpus: Names = []
     examples: SplitNames = {"train": "train.jsonl", "dev": "dev.jsonl"}
+    unlabelled_queries: Names = []
 
-    file_fields: ClassVar[tuple[str, ...]] = ("corpus", "examples")
+    file_fields: ClassVar[tuple[str, ...]] = ("corpus", "examples", "unlabelled_queries")
 
 
 class SquadParams(FolderParams):
@@ -318,8 +341,9 @@ class SquadParams(FolderParams):
 
     format: Literal["squad"]
     examples: SplitNames = {"train": "train-v1.1.json", "dev": "dev-v1.1.json"}
+    unlabelled_queries: Names = []
 
-    file_fields: ClassVar[tuple[str, ...]] = ("examples",)
+    file_fields: ClassVar[tuple[str, ...]] = ("examples", "unlabelled_queries")
 
 
 class TrecParams(FolderParams):

@@ -43,7 +43,7 @@ class RocketqaLinesSource(ExampleSource):
     """Reads the training lines of `RocketqaLinesParams`."""
 
     def __init__(self, params: RocketqaLinesParams, problems: Problems) -> None:
-        super().__init__(problems)
+        super().__init__(problems, params.paths_of("unlabelled_queries"))
         self._params = params
 
     @override

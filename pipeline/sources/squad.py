@@ -22,6 +22,7 @@ from pipeline.sources.json_rows import (
     text_of,
 )
 from pipeline.sources.lines import parsed
+from pipeline.sources.msmarco_passage import read_queries
 from pipeline.sources.parameters import SquadParams
 from pipeline.sources.records import (
     Answers,
@@ -73,6 +74,8 @@ class SquadSource(Source):
     def queries(self) -> Iterator[Query]:
         for article, _, question in self._questions():
             yield Query(question.query_id, question.text, article.split, article.place)
+        for path in self._params.paths_of("unlabelled_queries"):
+            yield from read_queries(path, "unlabelled", self.problems)
 
     @override
     def judgements(self) -> Iterator[Judgement]:

@@ -24,7 +24,7 @@ class TevatronSource(ExampleSource):
     """Reads the layout of `TevatronParams`."""
 
     def __init__(self, params: TevatronParams, problems: Problems) -> None:
-        super().__init__(problems)
+        super().__init__(problems, params.paths_of("unlabelled_queries"))
         self._params = params
 
     @override

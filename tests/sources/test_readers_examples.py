@@ -343,3 +343,51 @@ def test_squad_malformed(write, read, text, message):
     write({"train-v1.1.json": text})
     with pytest.raises(DataError, match=message):
         read(format="squad")
+
+
+UNLABELLED = ["how many", "which one"]
+
+
+@pytest.mark.parametrize(
+    ("files", "configuration"),
+    [
+        ({"de.tsv": DUAL}, {"format": "rocketqa_lines", "dual": {"train": "de.tsv"}}),
+        (
+            {"nq-train.json": json.dumps([dpr_example("one?", ["1"], ["2"])])},
+            {"format": "dpr", "corpus": None},
+        ),
+        (DUREADER, {"format": "dureader", "corpus": PARTS}),
+        (
+            {"train.jsonl": [{"query": "a", "pos": ["b"], "neg": ["c"]}]},
+            {"format": "flag_embedding"},
+        ),
+        ({"train-v1.1.json": squad()}, {"format": "squad"}),
+        (
+            {
+                "train.jsonl": [
+                    {
+                        "query_id": "q1",
+                        "query": "one?",
+                        "positive_passages": [{"docid": "1", "title": "", "text": "b"}],
+                        "negative_passages": [],
+                    }
+                ]
+            },
+            {"format": "tevatron"},
+        ),
+    ],
+    ids=lambda value: value.get("format", "") if isinstance(value, dict) else "",
+)
+def test_queries_without_labels_beside_examples(write, read, files, configuration):
+    write(files)
+    before = read(**configuration)
+    write({"more.tsv.gz": "u1\thow many\r\nu2\twhich one\n"})
+    after = read(**configuration, unlabelled_queries="more.tsv")
+    # Spaces are taken out of Chinese texts.
+    texts = ["howmany", "whichone"] if configuration["format"] == "dureader" else UNLABELLED
+    added = {f"u{number}": (text, "unlabelled") for number, text in enumerate(texts, start=1)}
+    assert after.queries == {**before.queries, **added}
+    assert after.pairs("qrels") == before.pairs("qrels")
+    write({"more.tsv.gz": "u1\thow many\nu1 without a tab\n"})
+    with pytest.raises(DataError, match=r"more.tsv.gz:2: "):
+        read(**configuration, unlabelled_queries="more.tsv")
