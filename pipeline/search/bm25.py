@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +15,9 @@ from bm25s.tokenization import Tokenized
 from numpy.typing import NDArray
 
 from pipeline.search.ranking import EMPTY, Excluded, TopK, best_keys, keys_of, top_k
+
+# It announces every index it builds.
+logging.getLogger("bm25s").setLevel(logging.WARNING)
 
 # Han, kana and their extensions are written without spaces: each character is a word of its own.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"

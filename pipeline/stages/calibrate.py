@@ -72,7 +72,7 @@ def calibrate(
         "gold_above_threshold": calibration.share_above(gold, params.positive_above),
         "pairwise_accuracy": _pairwise_accuracy(logits, labels),
     }
-    context.progress.note(reliability_table(table))
+    context.progress.note(f"reliability on {params.split}\n{reliability_table(table)}")
     writer.document(
         "calibration.json",
         {**metrics, "pairs": len(labels), "reliability": [asdict(row) for row in table.bins]},
