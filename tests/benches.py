@@ -63,6 +63,7 @@ class Bench:
         workers: int = 0,
         seed: int = 5,
         max_failures: int = 3,
+        sources: Sequence[Mapping[str, str]] = (),
         **inputs: Given,
     ) -> Artifact:
         """The artifact of a stage type with these parameters and inputs."""
@@ -77,7 +78,7 @@ class Bench:
             writer = ArtifactWriter(self.store, name, key, kind.output)
             resources = Resources(workers=workers, gpus_per_worker=0, max_failures=max_failures)
             logger = logging.getLogger("test")
-            context = Context(name, key, resources, self.progress, logger, seed)
+            context = Context(name, key, resources, self.progress, logger, seed, sources)
             read = kind.params.model_validate(params or {})
             self.outcomes[key] = kind.run(Inputs(given), read, writer, context)
             writer.publish({}, {})

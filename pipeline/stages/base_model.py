@@ -96,8 +96,10 @@ def base_model(
 
     if params.model == SCRATCH:
         return _from_scratch(inputs, params, writer, context)
+    # The commit that the key was made of: the branch may have moved on since.
+    revision = context.sources[0].get("commit", params.revision)
     with writer.folder("model") as folder:
-        source = base_folder.write_base(folder, params.model, params.revision)
+        source = base_folder.write_base(folder, params.model, revision)
         files = len(list(folder.iterdir()))
     context.progress.note(f"{source.model} from the {source.origin}, {source.identity}")
     return Outcome(

@@ -128,6 +128,25 @@ def test_a_scratch_base_is_drawn_from_its_seed(tiny):
         tiny.bench.run("base_model", SCRATCH)
 
 
+def test_the_commit_that_was_planned_is_the_one_that_is_read(bench, monkeypatch):
+    class Read(Exception):
+        pass
+
+    def write_base(folder, model, revision):
+        raise Read(model, revision)
+
+    monkeypatch.setattr("pipeline.models.base_folder.write_base", write_base)
+    commit = "0123456789" * 4
+    for source, revision in (
+        ({"hub": "owner/model", "commit": commit}, commit),
+        ({"package": "some-model", "version": "1"}, "main"),
+    ):
+        params = {"model": "owner/model", "revision": "main"}
+        with pytest.raises(Read) as found:
+            bench.run("base_model", params, sources=[source])
+        assert found.value.args == ("owner/model", revision)
+
+
 def test_what_was_settled_is_obeyed_by_a_later_attempt(tiny, tmp_path):
     """A first attempt on a machine with bfloat16, a second on one without."""
     inputs = {"retriever": tiny.retriever, "tokens": tiny.tokens, "dataset": tiny.dataset}
