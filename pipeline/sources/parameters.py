@@ -3,15 +3,14 @@
 Light on purpose: planning imports this, so neither pyarrow nor a reader is imported here.
 File names are relative to `path`. A name that does not exist is also looked for with `.gz` and
 `.zst` behind it. Files that the pipeline file names must be there; of the default names, those that
-are. `unlabelled_queries` are files of queries without labels: `id, text` lines with a tab between,
-unless the format has a layout of its own for queries.
+are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, TypeAlias, cast
+from typing import Annotated, Literal, TypeAlias, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
@@ -64,11 +63,12 @@ class FolderParams(SourceParams):
 
     Attributes:
         path: the folder that file names are relative to.
-        file_fields: the fields that hold file names.
+        unlabelled_queries: files of queries without labels: `id, text` lines with a tab between,
+            unless the format has a layout of its own for queries.
     """
 
     path: Folder
-    file_fields: ClassVar[tuple[str, ...]] = ()
+    unlabelled_queries: Names = []
 
     def paths_of(self, field: str) -> list[Path]:
         """The files under a field of names: all that were named, or the default ones that exist."""
@@ -96,9 +96,11 @@ class FolderParams(SourceParams):
         return {"parts": " ".join(part for part, _ in self._parts())}
 
     def _parts(self) -> Iterator[tuple[str, Path]]:
-        for field in self.file_fields:
-            for split, path in self._parts_of(field):
-                yield f"{field}.{split}" if split else field, path
+        # What is left out of the parameters' identity is the folder and the names of files.
+        for field, about in type(self).model_fields.items():
+            if about.exclude and field != "path":
+                for split, path in self._parts_of(field):
+                    yield f"{field}.{split}" if split else field, path
 
     def _parts_of(self, field: str) -> Iterator[tuple[str, Path]]:
         names = cast("str | list[str] | dict[str, str | list[str]] | None", getattr(self, field))
@@ -137,14 +139,6 @@ class ParquetParams(FolderParams):
     }
     unlabelled_queries: Names = ["unlabelled_queries.parquet"]
 
-    file_fields: ClassVar[tuple[str, ...]] = (
-        "corpus",
-        "queries",
-        "qrels",
-        "answers",
-        "unlabelled_queries",
-    )
-
 
 class BeirParams(FolderParams):
     """BEIR: `corpus.jsonl`, `queries.jsonl`, `qrels/*.tsv`; the judgements divide the queries."""
@@ -157,9 +151,6 @@ class BeirParams(FolderParams):
         "dev": "qrels/dev.tsv",
         "test": "qrels/test.tsv",
     }
-    unlabelled_queries: Names = []
-
-    file_fields: ClassVar[tuple[str, ...]] = ("corpus", "queries", "qrels", "unlabelled_queries")
 
 
 class MsMarcoPassageParams(FolderParams):
@@ -171,16 +162,6 @@ class MsMarcoPassageParams(FolderParams):
     queries: SplitNames = {"train": "queries.train.tsv", "dev": "queries.dev.small.tsv"}
     qrels: SplitNames = {"train": "qrels.train.tsv", "dev": "qrels.dev.small.tsv"}
     excluded: Names = []
-    unlabelled_queries: Names = []
-
-    file_fields: ClassVar[tuple[str, ...]] = (
-        "corpus",
-        "titles",
-        "queries",
-        "qrels",
-        "excluded",
-        "unlabelled_queries",
-    )
 
 
 class MsMarcoDocumentParams(FolderParams):
@@ -196,9 +177,6 @@ class MsMarcoDocumentParams(FolderParams):
         "train": "msmarco-doctrain-qrels.tsv",
         "dev": "msmarco-docdev-qrels.tsv",
     }
-    unlabelled_queries: Names = []
-
-    file_fields: ClassVar[tuple[str, ...]] = ("corpus", "queries", "qrels", "unlabelled_queries")
 
 
 class RocketqaParams(FolderParams):
@@ -220,17 +198,6 @@ class RocketqaParams(FolderParams):
     qrels: SplitNames = {"train": "qrels.train.tsv", "dev": "qrels.dev.tsv"}
     answers: SplitNames = {"train": "train.answers.txt", "test": "test.answers.txt"}
     excluded: Names = ["qrels.train.addition.tsv"]
-    unlabelled_queries: Names = []
-
-    file_fields: ClassVar[tuple[str, ...]] = (
-        "corpus",
-        "titles",
-        "queries",
-        "qrels",
-        "answers",
-        "excluded",
-        "unlabelled_queries",
-    )
 
 
 class RocketqaLinesParams(FolderParams):
@@ -249,15 +216,6 @@ class RocketqaLinesParams(FolderParams):
     cross: SplitNames = {}
     corpus: OptionalName = None
     titles: OptionalName = None
-    unlabelled_queries: Names = []
-
-    file_fields: ClassVar[tuple[str, ...]] = (
-        "corpus",
-        "titles",
-        "dual",
-        "cross",
-        "unlabelled_queries",
-    )
 
 
 class DprParams(FolderParams):
@@ -276,14 +234,6 @@ class DprParams(FolderParams):
     examples: SplitNames = {"train": "nq-train.json", "dev": "nq-dev.json"}
     questions: SplitNames = {"test": "nq-test.csv"}
     positives: Literal["first", "all"] = "all"
-    unlabelled_queries: Names = []
-
-    file_fields: ClassVar[tuple[str, ...]] = (
-        "corpus",
-        "examples",
-        "questions",
-        "unlabelled_queries",
-    )
 
 
 class DureaderParams(FolderParams):
@@ -303,15 +253,6 @@ class DureaderParams(FolderParams):
     dual: SplitNames = {"train": "train/dual.train.tsv"}
     examples: SplitNames = {"dev": "dev/dev.json"}
     remove_spaces: bool = True
-    unlabelled_queries: Names = []
-
-    file_fields: ClassVar[tuple[str, ...]] = (
-        "corpus",
-        "passage_ids",
-        "dual",
-        "examples",
-        "unlabelled_queries",
-    )
 
 
 class TevatronParams(FolderParams):
@@ -320,9 +261,6 @@ class TevatronParams(FolderParams):
     format: Literal["tevatron"]
     corpus: Names = []
     examples: SplitNames = {"train": "train.jsonl", "dev": "dev.jsonl", "test": "test.jsonl"}
-    unlabelled_queries: Names = []
-
-    file_fields: ClassVar[tuple[str, ...]] = ("corpus", "examples", "unlabelled_queries")
 
 
 class FlagEmbeddingParams(FolderParams):
@@ -331,9 +269,6 @@ class FlagEmbeddingParams(FolderParams):
     format: Literal["flag_embedding"]
     corpus: Names = []
     examples: SplitNames = {"train": "train.jsonl", "dev": "dev.jsonl"}
-    unlabelled_queries: Names = []
-
-    file_fields: ClassVar[tuple[str, ...]] = ("corpus", "examples", "unlabelled_queries")
 
 
 class SquadParams(FolderParams):
@@ -341,9 +276,6 @@ class SquadParams(FolderParams):
 
     format: Literal["squad"]
     examples: SplitNames = {"train": "train-v1.1.json", "dev": "dev-v1.1.json"}
-    unlabelled_queries: Names = []
-
-    file_fields: ClassVar[tuple[str, ...]] = ("examples", "unlabelled_queries")
 
 
 class TrecParams(FolderParams):
@@ -362,15 +294,6 @@ class TrecParams(FolderParams):
     qrels: SplitNames = {}
     runs: SplitNames = {}
     run_depth: int = 100
-    unlabelled_queries: Names = []
-
-    file_fields: ClassVar[tuple[str, ...]] = (
-        "corpus",
-        "topics",
-        "qrels",
-        "runs",
-        "unlabelled_queries",
-    )
 
 
 class IrDatasetsParams(SourceParams):
