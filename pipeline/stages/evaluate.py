@@ -103,7 +103,6 @@ def evaluate(
     inputs: Inputs, params: EvaluateParams, writer: ArtifactWriter, context: Context
 ) -> Outcome:
     """Measure every run on every split, compare them pairwise, write TREC runs."""
-    from pipeline.reports.ladder import claims, ladder
     from pipeline.stages import tables
 
     dataset, artifacts = inputs["dataset"], inputs.many("runs")
@@ -130,25 +129,16 @@ def evaluate(
                     measured.add(run.name, _measure(run, queries, qrels, dataset, params))
                     write_trec(folder / split, run, dataset, number)
                 context.progress.advance(1)
-            result = _summary(measured, params)
-            judged = len(_judged(queries, qrels))
-            groups = _groups(measured, queries, dataset, params)
-            document["splits"][split] = {
+            result = {
                 "queries": len(queries),
-                "judged_queries": judged,
+                "judged_queries": len(_judged(queries, qrels)),
                 "queries_without_answers": _without_answers(queries, dataset),
-                **result,
-                "groups": groups,
+                **_summary(measured, params),
+                "groups": _groups(measured, queries, dataset, params),
             }
+            document["splits"][split] = result
             rows.append(_per_query(measured))
-            title = f"{split} ({judged} judged queries)"
-            shown = ladder(result["systems"], params.shown)
-            texts.append(f"{title}\n{shown}\n\n{claims(result['comparisons'])}")
-            texts += [
-                f"{split}, {name} ({group['queries']} queries)\n"
-                + ladder(group["systems"], params.shown)
-                for name, group in groups.items()
-            ]
+            texts += _report(split, result, params)
             if split == VALIDATION:
                 warnings = _losing_rankers(result["systems"], params)
     writer.document("metrics.json", document)
@@ -314,6 +304,22 @@ def _neighbours(names: Sequence[str]) -> list[list[str]]:
     pairs = [[name, before] for before, name in pairwise(ladder)]
     pairs += [[name, name.removesuffix(RANKED)] for name in names if name.endswith(RANKED)]
     return pairs
+
+
+def _report(split: str, result: Mapping[str, Any], params: EvaluateParams) -> list[str]:
+    """A split's ladder with what may be claimed, and the ladder of each group."""
+    from pipeline.reports.ladder import claims, ladder
+
+    shown = ladder(result["systems"], params.shown)
+    title = f"{split} ({result['judged_queries']} judged queries)"
+    return [
+        f"{title}\n{shown}\n\n{claims(result['comparisons'])}",
+        *(
+            f"{split}, {name} ({group['queries']} queries)\n"
+            + ladder(group["systems"], params.shown)
+            for name, group in result["groups"].items()
+        ),
+    ]
 
 
 def _losing_rankers(systems: Mapping[str, Mapping[str, Any]], params: EvaluateParams) -> list[str]:
