@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+Exported = Literal["retriever", "ranker", "joined_ranker"]
 
 _RETRIEVER_USE = """\
 from sentence_transformers import SentenceTransformer
@@ -22,6 +25,19 @@ model = CrossEncoder("path/to/this/folder")
 print(model.predict([("a question", "a title the text of a passage")]))  # probability of relevance
 print(model.rank("a question", ["one passage", "another passage"]))
 """
+
+# Its module is no part of sentence-transformers, which would not import it from a path.
+_JOINED_RANKER_USE = """\
+from sentence_transformers import CrossEncoder
+from pipeline.models.joined_pairs import JoinedPairs  # of the package rocketqa-ray
+
+model = CrossEncoder(modules=[JoinedPairs.load("path/to/this/folder")])
+# A tab stands between title and text; scores are probabilities of relevance.
+print(model.predict([("a question", "a title\\tthe text of a passage")]))
+print(model.rank("a question", ["one passage", "another passage"]))
+"""
+
+_USES = {"retriever": _RETRIEVER_USE, "ranker": _RANKER_USE, "joined_ranker": _JOINED_RANKER_USE}
 
 
 @dataclass(frozen=True)
@@ -44,22 +60,22 @@ class Card:
     limits: str = ""
     license: str | None = None
 
-    def write(self, folder: Path, *, ranker: bool) -> None:
+    def write(self, folder: Path, exported: Exported) -> None:
         """Write README.md into `folder`, with the lines that load the model."""
-        (folder / "README.md").write_text(self._text(ranker=ranker), encoding="utf-8")
+        (folder / "README.md").write_text(self._text(exported), encoding="utf-8")
 
-    def _text(self, *, ranker: bool) -> str:
+    def _text(self, exported: Exported) -> str:
         header = [
             "---",
             "library_name: sentence-transformers",
-            f"pipeline_tag: {'text-ranking' if ranker else 'sentence-similarity'}",
+            f"pipeline_tag: {'sentence-similarity' if exported == 'retriever' else 'text-ranking'}",
             *([f"license: {self.license}"] if self.license else []),
             "---",
         ]
         parts = ["\n".join(header), f"# {self.title}"]
         if self.description:
             parts.append(self.description)
-        parts.append(f"```python\n{_RANKER_USE if ranker else _RETRIEVER_USE}```")
+        parts.append(f"```python\n{_USES[exported]}```")
         if self.facts:
             parts.append("## How it was made\n\n" + _table(self.facts))
         if self.metrics:

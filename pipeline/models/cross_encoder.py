@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from pipeline.models import layout
-from pipeline.models.card import Card
+from pipeline.models.card import Card, Exported
 from pipeline.models.encoder import TensorBatch, TextEncoder, quiet
 from pipeline.models.interaction import InteractionHead
 from pipeline.models.pooling import Pooling, pool
@@ -245,7 +245,8 @@ class CrossEncoder(nn.Module):
         save_file(head, folder / HEAD, metadata={"format": "pt"})
         settings = Ranker(config=self.config, pair_max_len=pair_max_len, joined=joined)
         layout.write_json(folder / SETTINGS, settings.model_dump())
-        (card or Card("Re-ranker")).write(folder, ranker=True)
+        exported: Exported = "ranker" if joined is None else "joined_ranker"
+        (card or Card("Re-ranker")).write(folder, exported)
 
 
 def _pooler_weights(folder: Path) -> dict[str, Tensor] | None:

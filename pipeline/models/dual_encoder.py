@@ -186,7 +186,7 @@ class DualEncoder(nn.Module):
             config=self.config, query_max_len=query_max_len, passage_max_len=passage_max_len
         )
         layout.write_json(folder / SETTINGS, settings.model_dump())
-        (card or Card("Dense retriever")).write(folder, ranker=False)
+        (card or Card("Dense retriever")).write(folder, "retriever")
 
 
 def tower_folder(folder: Path, tower: Literal["query", "passage"]) -> Path:

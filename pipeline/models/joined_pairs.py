@@ -101,7 +101,7 @@ class JoinedPairs(InputModule):  # type: ignore[misc]
         )
 
     @classmethod
-    def load(cls, model_name_or_path: str, *args: Any, **options: Any) -> JoinedPairs:
+    def load(cls, model_name_or_path: str | Path, *args: Any, **options: Any) -> JoinedPairs:
         """Load a ranker's folder.
 
         Raises:

@@ -24,7 +24,8 @@ class TokenizeParams(Params):
     Attributes:
         query_max_len: of a query (the paper: 32).
         passage_max_len: of a passage with its title (the paper: 128).
-        pair_max_len: of a query with a passage, for the ranker (the paper: 160).
+        pair_max_len: of a query with a passage, for the ranker (the paper: 160); its head
+            `interaction` reads both inputs in their own lengths instead.
         title: whether the title is part of a passage.
         missing_title: what stands for a missing title (the released code: `-`).
     """

@@ -155,10 +155,19 @@ def test_saved_and_loaded_it_scores_alike_here_and_in_sentence_transformers(
     titles = [title if title != "-" else "" for title in TITLES]
     texts = [f"{title}\t{text}" for title, text in zip(titles, TEXTS, strict=True)]
     theirs = TheirCrossEncoder(modules=[JoinedPairs.load(str(tmp_path))], device="cpu")
-    found = theirs.predict(
-        list(zip(QUERIES, texts, strict=True)), activation_fn=torch.nn.Identity()
-    )
+    pairs = list(zip(QUERIES, texts, strict=True))
+    found = theirs.predict(pairs, activation_fn=torch.nn.Identity())
     np.testing.assert_allclose(found, logits.numpy(), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(theirs.predict(pairs), logits.sigmoid().numpy(), atol=1e-4)
+
+
+def test_the_card_shows_how_it_is_loaded(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    built(checkpoints["bert"]).save(
+        tmp_path, tokenizer=checkpoints["bert"], pair_max_len=20, joined=JOINED
+    )
+    shown = (tmp_path / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert "JoinedPairs" in shown
+    exec(shown.replace("path/to/this/folder", str(tmp_path)), {})
 
 
 def test_it_says_what_it_needs(checkpoints: dict[str, Path], tmp_path: Path, batch: Batch) -> None:

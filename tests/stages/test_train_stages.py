@@ -11,6 +11,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from pipeline.artifacts.checkpoints import StoreCheckpoints
 from pipeline.artifacts.kinds import TRAINING_LISTS
+from pipeline.models.joined_pairs import JoinedPairs
 from pipeline.stages import tables
 from tests.benches import SHORT, contents
 
@@ -91,6 +92,29 @@ def test_the_exported_ranker_gives_our_probabilities_in_sentence_transformers(ti
     model = CrossEncoder(str(ranker.folder("model")), device="cpu")
     expected = 1 / (1 + np.exp(-np.array(logits)))
     np.testing.assert_allclose(model.predict(pairs), expected, atol=1e-5)
+
+
+def test_a_ranker_over_joined_inputs_scores_alike_in_sentence_transformers(tiny):
+    shared = {"shared": True, "pooling": "mean", "normalize": True}
+    wired = {"base": tiny.base, "tokens": tiny.tokens}
+    retriever = tiny.bench.run("initial_retriever", shared, **wired)
+    params = {**SHORT, "head": "interaction", "loss": "listwise", "num_negatives": 2}
+    given = {**wired, "base": retriever, "lists": tiny.lists}
+    ranker = tiny.bench.run("train_ranker", params, **given)
+    scoring = {**tiny.scoring, "ranker": ranker}
+    scored = tiny.bench.run("score", {"depth": 4, "precision": "float32"}, **scoring)
+    queries = tiny.dataset.read("queries", ["text"])["text"].to_pylist()
+    passages = tiny.dataset.read("passages").to_pylist()
+    pairs, logits = [], []
+    for row in scored.read("candidates").to_pylist():
+        for passage, logit in zip(row["passage_index"][:4], row["ranker_score"], strict=False):
+            title, text = passages[passage]["title"], passages[passage]["text"]
+            pairs.append((queries[row["query_index"]], f"{title}\t{text}"))
+            logits.append(logit)
+    model = CrossEncoder(modules=[JoinedPairs.load(ranker.folder("model"))], device="cpu")
+    found = model.predict(pairs, activation_fn=torch.nn.Identity())
+    assert np.ptp(logits) > 0.1
+    np.testing.assert_allclose(found, logits, atol=1e-4)
 
 
 def interrupted(monkeypatch, after: int):
