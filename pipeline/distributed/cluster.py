@@ -14,6 +14,9 @@ from pipeline.artifacts.cache import CACHE_VARIABLE
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 PROJECT_ROOT = Path(pipeline.__file__).resolve().parent.parent
 
+# A machine of its own that is busy for a minute has not failed: Ray would end the node for it.
+_PATIENCE = {"RAY_health_check_failure_threshold": "20"}
+
 # What Ray prints about itself would bury the pipeline's own lines.
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -48,7 +51,8 @@ class HasResources(Protocol):
 def connect() -> None:
     """Join the cluster that `RAY_ADDRESS` or the surrounding job names, else start one here.
 
-    Does nothing when this process is connected. Workers find the project on their import path and
+    Does nothing when this process is connected to a node that lives; leaves one that died, as the
+    work that is left may find another. Workers find the project on their import path and
     the node-local cache of this driver's setting; under a job both are the job's and the nodes' own
     affair: Ray unpacks the working directory on every node.
     """
@@ -57,10 +61,14 @@ def connect() -> None:
     import ray
 
     if ray.is_initialized():
-        return
+        if not is_lost():
+            return
+        ray.shutdown()
     if JOB_VARIABLE in os.environ:
         ray.init(log_to_driver=False, logging_level="ERROR")
         return
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
     path = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
     variables = {"PYTHONPATH": path}
     if CACHE_VARIABLE in os.environ:
@@ -73,6 +81,17 @@ def connect() -> None:
         log_to_driver=False,
         logging_level="ERROR",
     )
+
+
+def is_lost() -> bool:
+    """Whether the node that this driver is connected to has left the cluster, or died.
+
+    Calls then fail at first, and later ones wait for ever.
+    """
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    return not any(node["NodeID"] == here and node["Alive"] for node in ray.nodes())
 
 
 def quieten(*libraries: str) -> None:

@@ -19,7 +19,7 @@ from pipeline.distributed.cluster import (
     worker_count,
 )
 from pipeline.distributed.shared_root import Probe, shared_root
-from pipeline.distributed.tally import CountsProgress, RemoteProgress, counting
+from pipeline.distributed.tally import CountsProgress, RemoteProgress, counting, reasons
 
 T = TypeVar("T")
 Report = dict[str, Any]
@@ -132,7 +132,6 @@ def _run_on_ray(
         try:
             done = dataset.take_all()
         except ray.exceptions.RayError as error:
-            failures = ray.get(tally.failures.remote())
-            raise ShardFailure("; ".join(failures) or str(error)) from error
+            raise ShardFailure(reasons(tally, error)) from error
     done.sort(key=lambda row: row["index"])
     return [cloudpickle.loads(row["report"]) for row in done]

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from pipeline.distributed.cluster import is_lost
+
 POLL_SECONDS = 0.5
+ANSWER_SECONDS = 60.0
 
 
 class CountsProgress(Protocol):
@@ -57,6 +60,22 @@ class Tally:
         return events
 
 
+def reasons(tally: Any, error: Exception) -> str:
+    """Why work on Ray failed: its own words if it left any, else Ray's `error`."""
+    import ray
+
+    if is_lost():
+        return (
+            "Ray's node on this machine died while it worked (out of memory, or killed); what was "
+            "finished is kept: run again, with fewer workers if memory was short"
+        )
+    try:
+        failures: list[str] = ray.get(tally.failures.remote(), timeout=ANSWER_SECONDS)
+    except ray.exceptions.RayError:
+        failures = []
+    return "; ".join(dict.fromkeys(failures)) or str(error)
+
+
 class RemoteProgress:
     """A worker's end of a driver's progress line: calls go to the tally, a few times a second."""
 
@@ -96,7 +115,7 @@ class RemoteProgress:
 def _forward(tally: Any, progress: CountsProgress) -> None:
     import ray
 
-    for event, value in ray.get(tally.drain.remote(), timeout=60):
+    for event, value in ray.get(tally.drain.remote(), timeout=ANSWER_SECONDS):
         if event == "start":
             progress.start(*value)
         elif event == "advance":

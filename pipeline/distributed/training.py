@@ -11,11 +11,12 @@ from pipeline.distributed.cluster import (
     HasResources,
     connect,
     gpus_per_worker,
+    is_lost,
     quieten,
     worker_count,
 )
 from pipeline.distributed.shared_root import shared_root
-from pipeline.distributed.tally import CountsProgress, RemoteProgress, counting
+from pipeline.distributed.tally import CountsProgress, RemoteProgress, counting, reasons
 
 if TYPE_CHECKING:
     import torch
@@ -120,7 +121,6 @@ def _launch_on_ray(
     name: str,
     progress: CountsProgress,
 ) -> R:
-    import ray
     from ray import train
 
     quieten("ray.train")
@@ -140,8 +140,7 @@ def _launch_on_ray(
         try:
             value: R = _fit(config, scaling, resources.max_failures, store, name)
         except Exception as error:
-            failures = ray.get(tally.failures.remote())
-            raise TrainingFailure("; ".join(dict.fromkeys(failures)) or str(error)) from error
+            raise TrainingFailure(reasons(tally, error)) from error
     return value
 
 
@@ -174,9 +173,8 @@ def _fit(config: dict[str, Any], scaling: Any, max_failures: int, store: Store, 
             value = trainer.fit().return_value
         except train.ControllerError as error:
             lost += 1
-            if lost > max_failures or not isinstance(
-                error.controller_failure, ray.exceptions.RayActorError
-            ):
+            lost_a_rank = isinstance(error.controller_failure, ray.exceptions.RayActorError)
+            if not lost_a_rank or lost > max_failures or is_lost():
                 raise
         else:
             return value
