@@ -61,6 +61,8 @@ def options_of(arguments: Sequence[str]) -> Options:
     parser = _parser()
     given = parser.parse_intermixed_args(arguments)
     words: list[str] = given.words
+    if len(words) > 1 and words[0] not in VERBS and words[1] in VERBS:
+        words = [*words[1:], words[0]]
     verb = words.pop(0) if words and words[0] in VERBS else "run"
     if words and verb == "run" and not Path(words[0]).exists():
         hint = nearest(words[0], VERBS)

@@ -37,7 +37,9 @@ def folder(tmp_path, monkeypatch):
         (["run", "other.yaml"], "run", "other.yaml", ""),
         (["plan"], "plan", "pipeline.yaml", ""),
         (["gc", "other.yaml", "--apply"], "gc", "other.yaml", ""),
+        (["other.yaml", "plan"], "plan", "other.yaml", ""),
         (["why", "left"], "why", "pipeline.yaml", "left"),
+        (["other.yaml", "why", "left"], "why", "other.yaml", "left"),
         (["why", "--root", "x", "left", "other.yaml"], "why", "other.yaml", "left"),
     ],
 )
