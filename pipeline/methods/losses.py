@@ -1,6 +1,7 @@
-"""Losses over scores: contrastive for the retriever, pointwise and listwise for the ranker.
+"""Losses over scores: contrastive and passage-centric for the retriever, pointwise and listwise
+for the ranker.
 
-Shapes: B queries of one rank, M gathered candidates, n hard negatives per query.
+Shapes: B queries of one rank, M gathered candidates, n hard negatives per query, W ranks.
 """
 
 from __future__ import annotations
@@ -33,6 +34,43 @@ def contrastive(
     if excluded is not None:
         logits = logits.masked_fill(excluded, float("-inf"))
     return functional.cross_entropy(logits, labels)
+
+
+def passage_centric(
+    query_scores: Tensor,
+    negative_scores: Tensor,
+    labels: Tensor,
+    excluded_queries: Tensor,
+    excluded_negatives: Tensor | None = None,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Negative log-likelihood of a positive's own query, mean over positives (PAIR, L_P).
+
+    -1/B sum_i log( exp(s(p+_i, q_i) / t) / (sum_k exp(s(p+_i, q_k) / t)
+    + sum_j exp(s(p+_i, p-_j) / t)) ): a positive lies closer to its query than to any hard
+    negative. Other positives take no part. In the paper k is i alone; in the released code it runs
+    over all gathered queries. PAIR's first stage minimises (1 - alpha) L_Q + alpha L_P, where L_Q
+    is `contrastive` and alpha is 0.1.
+
+    Args:
+        query_scores: [B, W * B], every positive against every gathered query.
+        negative_scores: [B, W * B * n], every positive against every gathered hard negative.
+        labels: int64 [B], column of each positive's own query.
+        excluded_queries: bool [B, W * B], queries left out; must be False at the labels.
+        excluded_negatives: bool [B, W * B * n], hard negatives left out.
+        temperature: divides the scores; PAIR has none, 1.
+
+    Returns:
+        Scalar.
+    """
+    if excluded_negatives is None:
+        excluded_negatives = torch.zeros_like(negative_scores, dtype=torch.bool)
+    return contrastive(
+        torch.cat([query_scores, negative_scores], dim=1),
+        labels,
+        torch.cat([excluded_queries, excluded_negatives], dim=1),
+        temperature,
+    )
 
 
 def pointwise(logits: Tensor, labels: Tensor) -> Tensor:
@@ -72,6 +110,18 @@ def candidate_labels(
     return rank * batch_size * (1 + num_negatives) + torch.arange(batch_size, device=device)
 
 
+def negative_columns(
+    ranks: int, batch_size: int, num_negatives: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Where the hard negatives of all ranks lie among the gathered candidates: int64 [W * B * n].
+
+    They follow each rank's positives, see `candidate_labels`.
+    """
+    share = batch_size * (1 + num_negatives)
+    own = torch.arange(batch_size, share, device=device)
+    return (torch.arange(ranks, device=device)[:, None] * share + own).flatten()
+
+
 def known_positives(positive_hashes: Tensor, candidate_hashes: Tensor, labels: Tensor) -> Tensor:
     """Candidates that are known positives of a row's query, or equal in text to one: bool [B, M].
 
@@ -84,16 +134,16 @@ def known_positives(positive_hashes: Tensor, candidate_hashes: Tensor, labels: T
         candidate_hashes: int64 [M].
         labels: int64 [B], as for `contrastive`.
     """
-    excluded = torch.zeros(
-        len(positive_hashes),
-        len(candidate_hashes),
-        dtype=torch.bool,
-        device=candidate_hashes.device,
-    )
-    # One positive at a time: [B, P, M] at once would be gigabytes for queries with many positives.
-    for hashes in positive_hashes.unbind(dim=1):
-        excluded |= hashes[:, None] == candidate_hashes[None, :]
-    return excluded.scatter(1, labels[:, None], False)
+    return contains(positive_hashes, candidate_hashes).scatter(1, labels[:, None], False)
+
+
+def contains(rows: Tensor, values: Tensor) -> Tensor:
+    """Whether each row of `rows` [B, P] holds each of `values` [M]: bool [B, M]."""
+    found = torch.zeros(len(rows), len(values), dtype=torch.bool, device=values.device)
+    # One column at a time: [B, P, M] at once would be gigabytes for queries with many positives.
+    for column in rows.unbind(dim=1):
+        found |= column[:, None] == values[None, :]
+    return found
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

@@ -24,7 +24,8 @@ class TrainParams(Params):
         schedule: `bert` (warm-up, then not re-based decay: the released retriever training),
             `linear` (warm-up, then linear to 0), `constant`.
         warmup_ratio: share of the steps that warm up.
-        weight_decay: decoupled; not on biases and LayerNorm.
+        optimizer: `adamw`, or `lamb` (PAIR on MS MARCO).
+        weight_decay: decoupled (`lamb`: part of the update); not on biases and LayerNorm.
         max_grad_norm: gradients are clipped to this global norm.
         encoder_dropout: in the encoder's layers and attention; by default what its checkpoint says.
         precision: of the matrix products; `auto` is bfloat16 where the device computes in it.
@@ -40,6 +41,7 @@ class TrainParams(Params):
     learning_rate: float = Field(default=3e-5, gt=0)
     schedule: Literal["bert", "linear", "constant"] = "bert"
     warmup_ratio: float = Field(default=0.1, ge=0, le=1)
+    optimizer: Literal["adamw", "lamb"] = "adamw"
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     encoder_dropout: float | None = Field(default=None, ge=0, lt=1)
@@ -48,12 +50,13 @@ class TrainParams(Params):
     checkpoint_steps: int = Field(default=500, ge=1)
     replicate: int = 0
 
-    def optimizer(self) -> OptimizerPlan:
+    def optimizer_plan(self) -> OptimizerPlan:
         """How one model is updated."""
         from pipeline.training.optimizer import OptimizerPlan
 
         return OptimizerPlan(
             learning_rate=self.learning_rate,
+            name=self.optimizer,
             weight_decay=self.weight_decay,
             max_gradient_norm=self.max_grad_norm,
             schedule=self.schedule,
@@ -67,7 +70,7 @@ class TrainParams(Params):
         return TrainingPlan(
             seed=seed + self.replicate,
             global_batch_size=self.global_batch_size,
-            optimizers={model: self.optimizer()},
+            optimizers={model: self.optimizer_plan()},
             num_train_epochs=self.num_train_epochs,
             max_steps=self.max_steps,
             checkpoint_steps=self.checkpoint_steps,

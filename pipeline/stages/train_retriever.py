@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.artifacts.writer import ArtifactWriter
     from pipeline.methods.lists import PassageLists
     from pipeline.training.loop import TrainingPlan
-    from pipeline.training.retriever import RetrieverObjective
+    from pipeline.training.retriever import PassageCentric, RetrieverObjective
     from pipeline.training.rows import TrainingRows
     from pipeline.training.world import World
 
@@ -35,6 +35,10 @@ class TrainRetrieverParams(TrainParams):
         in_batch_group_size: rows of a group, for `in_batch`.
         num_negatives: hard negatives of a row. A list with P positives and 4 P negatives gives 4 P
             rows with 1 (the paper's lines), or P rows with 4.
+        passage_centric_weight: alpha of PAIR's first stage, (1 - alpha) L_Q + alpha L_P; 0 leaves
+            L_P out (RocketQA, PAIR's second stage).
+        passage_centric_form: what L_P compares a positive with beside its own query: all hard
+            negatives (`paper`), or also all other queries (`released`).
         mask_known_positives: leave known positives of a row's query, and equal texts, out of its
             negatives. The released code does not.
     """
@@ -43,7 +47,17 @@ class TrainRetrieverParams(TrainParams):
     negatives: Literal["cross_batch", "in_batch"] = "cross_batch"
     in_batch_group_size: int = Field(default=32, ge=1)
     num_negatives: int = Field(default=1, ge=0)
+    passage_centric_weight: float = Field(default=0.0, ge=0, le=1)
+    passage_centric_form: Literal["paper", "released"] = "paper"
     mask_known_positives: bool = True
+
+    def passage_centric(self) -> PassageCentric | None:
+        """PAIR's second loss, if it has a weight."""
+        from pipeline.training.retriever import PassageCentric
+
+        if self.passage_centric_weight == 0:
+            return None
+        return PassageCentric(self.passage_centric_weight, self.passage_centric_form)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +91,7 @@ class _Prepared:
             known=self._known() if params.mask_known_positives else None,
             negatives=params.negatives,
             in_batch_group_size=params.in_batch_group_size,
+            passage_centric=params.passage_centric(),
             token_budget=params.token_budget,
             precision=precision,  # type: ignore[arg-type]
         )

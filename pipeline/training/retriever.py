@@ -1,4 +1,4 @@
-"""Training a dual encoder with in-batch or cross-batch negatives (RocketQA)."""
+"""Training a dual encoder with in-batch or cross-batch negatives (RocketQA, PAIR)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.methods.lists import PassageLists
-from pipeline.methods.losses import candidate_labels, contrastive, known_positives
+from pipeline.methods.losses import (
+    candidate_labels,
+    contains,
+    contrastive,
+    known_positives,
+    negative_columns,
+    passage_centric,
+)
 from pipeline.models.device import Precision, autocast
 from pipeline.models.dual_encoder import DualEncoder
 from pipeline.models.encoder import TensorBatch, to_device
@@ -24,6 +31,56 @@ from pipeline.training.rows import TrainingRows
 from pipeline.training.world import World
 
 Negatives = Literal["in_batch", "cross_batch"]
+
+
+@dataclass(frozen=True)
+class PassageCentric:
+    """PAIR's second loss beside the first: (1 - weight) L_Q + weight L_P.
+
+    Attributes:
+        weight: alpha; PAIR has 0.1.
+        form: what a positive is compared with beside its own query: all hard negatives (`paper`),
+            or also all other queries (`released`).
+    """
+
+    weight: float
+    form: Literal["paper", "released"] = "paper"
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Rows of a batch with their passages: rank by rank the positives, then the negatives.
+
+    Attributes:
+        query_vectors: [R, d].
+        passage_vectors: [R * (1 + n), d].
+        hashes: of the passages' contents, [R * (1 + n)].
+        known: hashes of each row's known positives, [R, K], or None.
+    """
+
+    query_vectors: Tensor
+    passage_vectors: Tensor
+    hashes: Tensor
+    known: Tensor | None
+
+    @property
+    def positives(self) -> Tensor:
+        """The positives' vectors, [R, d], where the rows are those of one rank."""
+        return self.passage_vectors[: len(self.query_vectors)]
+
+    def part(self, first: int, size: int) -> _Rows:
+        """`size` consecutive rows of one rank."""
+        rows = len(self.query_vectors)
+        count = len(self.hashes) // rows - 1
+        members = torch.arange(first, first + size, device=self.hashes.device)
+        negatives = rows + members[:, None] * count + torch.arange(count, device=members.device)
+        places = torch.cat([members, negatives.flatten()])
+        return _Rows(
+            self.query_vectors[members],
+            self.passage_vectors[places],
+            self.hashes[places],
+            None if self.known is None else self.known[members],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +101,7 @@ class RetrieverObjective:
             None leaves them in as negatives, as the released code does.
         negatives: whose passages a row is compared with.
         in_batch_group_size: rows of a group; needed, and only read, for `in_batch`.
+        passage_centric: PAIR's second loss, or None.
         token_budget: padded tokens of a micro-batch; a larger batch goes through the gradient
             cache.
         precision: of the encoders' matrix products; scores and loss are float32.
@@ -55,12 +113,15 @@ class RetrieverObjective:
     known: PassageLists | None
     negatives: Negatives = "cross_batch"
     in_batch_group_size: int | None = None
+    passage_centric: PassageCentric | None = None
     token_budget: int = 16384
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.negatives == "in_batch" and self.in_batch_group_size is None:
             raise ValueError("in_batch negatives need in_batch_group_size, the rows of a group")
+        if self.passage_centric is not None and self.rows.num_negatives == 0:
+            raise ValueError("the passage-centric loss needs hard negatives: num_negatives is 0")
 
     @property
     def models(self) -> Mapping[str, nn.Module]:
@@ -85,7 +146,10 @@ class RetrieverObjective:
         others = together * (1 + self.rows.num_negatives) - 1
         own = self.rows.num_negatives
         kind = self.negatives.replace("_", "-")
-        return f"{others} negatives per query ({kind}, {own} of them its own)"
+        line = f"{others} negatives per query ({kind}, {own} of them its own)"
+        if self.passage_centric is not None:
+            line += f", passage-centric loss x {self.passage_centric.weight:g}"
+        return line
 
     def step(self, rows: IntArray, world: World) -> Mapping[str, Tensor]:
         """Forward and backward over this rank's rows; see `Objective.step`."""
@@ -139,57 +203,76 @@ class RetrieverObjective:
             passages: passage indices, [B * (1 + n)].
             world: whose passages are gathered for cross-batch negatives.
         """
-        size, device = len(queries), query_vectors.device
+        device = query_vectors.device
         hashes = to_device(self.store.content_hash[passages], device)
-        own = (
-            None
-            if self.known is None
-            else to_device(self._positive_hashes(queries, passages), device)
+        known = self._known_hashes(queries, passages)
+        own = _Rows(
+            query_vectors,
+            passage_vectors,
+            hashes,
+            None if known is None else to_device(known, device),
         )
         if self.negatives == "cross_batch":
-            labels = candidate_labels(world.rank, size, self.rows.num_negatives, device)
-            candidates, hashes = world.gather(passage_vectors), world.gather_no_grad(hashes)
-            return self._contrast(query_vectors, candidates, labels, own, hashes)
-        labels = candidate_labels(0, self.rows_per_group, self.rows.num_negatives, device)
+            return self._loss_within(self._gathered(own, world), own, world.rank)
         losses = []
-        for first in range(0, size, self.rows_per_group):
-            members = torch.arange(first, first + self.rows_per_group, device=device)
-            places = self._places(members, size)
-            losses.append(
-                self._contrast(
-                    query_vectors[members],
-                    passage_vectors[places],
-                    labels,
-                    None if own is None else own[members],
-                    hashes[places],
-                )
-            )
+        for first in range(0, len(queries), self.rows_per_group):
+            group = own.part(first, self.rows_per_group)
+            losses.append(self._loss_within(group, group, 0))
         return torch.stack(losses).mean()
 
-    def _places(self, members: Tensor, size: int) -> Tensor:
-        """Where the passages of the given rows lie among those of all `size` rows."""
-        count = self.rows.num_negatives
-        negatives = size + members[:, None] * count + torch.arange(count, device=members.device)
-        return torch.cat([members, negatives.flatten()])
-
-    def _contrast(
-        self,
-        query_vectors: Tensor,
-        candidates: Tensor,
-        labels: Tensor,
-        positive_hashes: Tensor | None,
-        candidate_hashes: Tensor,
-    ) -> Tensor:
+    def _loss_within(self, pool: _Rows, own: _Rows, rank: int) -> Tensor:
+        """Mean loss of `own` rows, which are those of `rank` in the pool."""
+        device, temperature = own.hashes.device, self.model.config.temperature
+        size, count = len(own.query_vectors), self.rows.num_negatives
+        labels = candidate_labels(rank, size, count, device)
         excluded = None
-        if positive_hashes is not None:
-            excluded = known_positives(positive_hashes, candidate_hashes, labels)
-        scores = query_vectors @ candidates.T
-        return contrastive(scores, labels, excluded, self.model.config.temperature)
+        if own.known is not None:
+            excluded = known_positives(own.known, pool.hashes, labels)
+        scores = own.query_vectors @ pool.passage_vectors.T
+        loss = contrastive(scores, labels, excluded, temperature)
+        if self.passage_centric is None:
+            return loss
+        # The same, seen from the positives: queries and hard negatives compete (PAIR).
+        columns = negative_columns(len(pool.hashes) // len(own.hashes), size, count, device)
+        query_labels = candidate_labels(rank, size, 0, device)
+        centric = passage_centric(
+            own.positives @ pool.query_vectors.T,
+            own.positives @ pool.passage_vectors[columns].T,
+            query_labels,
+            self._excluded_queries(pool, own, query_labels),
+            None if excluded is None else excluded[:, columns],
+            temperature,
+        )
+        weight = self.passage_centric.weight
+        return (1 - weight) * loss + weight * centric
 
-    def _positive_hashes(self, queries: IntArray, passages: IntArray) -> IntArray:
+    def _excluded_queries(self, pool: _Rows, own: _Rows, labels: Tensor) -> Tensor:
+        """Queries of the pool that an own positive is not compared with: bool [B, all rows]."""
+        device, size = labels.device, len(pool.query_vectors)
+        if self.passage_centric is not None and self.passage_centric.form == "paper":
+            excluded = torch.ones(len(labels), size, dtype=torch.bool, device=device)
+        elif pool.known is not None:
+            excluded = contains(pool.known, own.hashes[: len(labels)]).T
+        else:
+            excluded = torch.zeros(len(labels), size, dtype=torch.bool, device=device)
+        return excluded.scatter(1, labels[:, None], False)
+
+    def _gathered(self, own: _Rows, world: World) -> _Rows:
+        """The rows of all ranks; their queries only where passages are compared with them."""
+        passages, hashes = world.gather(own.passage_vectors), world.gather_no_grad(own.hashes)
+        if self.passage_centric is None:
+            return _Rows(own.query_vectors, passages, hashes, None)
+        known = own.known
+        if known is not None:
+            widest = -world.minimum(-known.shape[1])
+            known = torch.cat([known, known[:, :1].expand(-1, widest - known.shape[1])], dim=1)
+            known = world.gather_no_grad(known)
+        return _Rows(world.gather(own.query_vectors), passages, hashes, known)
+
+    def _known_hashes(self, queries: IntArray, passages: IntArray) -> IntArray | None:
         """Content hashes of each row's known positives, padded with its own: [B, 1 + most]."""
         if self.known is None:
-            raise ValueError("no known positives were given")
+            return None
         known = self.known.of(queries)
         hashes = self.store.content_hash[passages[: len(queries)]]
         padded = np.repeat(hashes[:, None], 1 + int(known.lengths.max(initial=0)), axis=1)

@@ -71,6 +71,44 @@ def test_gradients_pass_gradcheck():
     )
 
 
+def test_passage_centric_by_hand():
+    # Two positives, their queries, one hard negative each; temperature 2.
+    queries = torch.tensor([[4.0, 1.0], [0.0, 2.0]], dtype=torch.float64)
+    negatives = torch.tensor([[2.0, 0.0], [1.0, 3.0]], dtype=torch.float64)
+    labels, alone = torch.tensor([0, 1]), ~torch.eye(2, dtype=torch.bool)
+    e = np.exp
+    paper = -np.log(e(2) / (e(2) + e(1) + e(0))) - np.log(e(1) / (e(1) + e(0.5) + e(1.5)))
+    measured = losses.passage_centric(queries, negatives, labels, alone, None, 2.0)
+    assert measured.item() == pytest.approx(paper / 2)
+    both = torch.zeros(2, 2, dtype=torch.bool)
+    released = -np.log(e(2) / (e(2) + e(0.5) + e(1) + e(0))) - np.log(
+        e(1) / (e(0) + e(1) + e(0.5) + e(1.5))
+    )
+    measured = losses.passage_centric(queries, negatives, labels, both, None, 2.0)
+    assert measured.item() == pytest.approx(released / 2)
+
+
+def test_passage_centric_gradients_are_finite_differences():
+    queries = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
+    negatives = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([3, 4, 5])
+    left_out = torch.zeros(3, 4, dtype=torch.bool)
+    left_out[1, 2] = True
+    others = torch.zeros(3, 6, dtype=torch.bool)
+    others[0, 0] = True
+    assert torch.autograd.gradcheck(
+        lambda q, n: losses.passage_centric(q, n, labels, others, left_out, 0.7),
+        [queries, negatives],
+    )
+
+
+@pytest.mark.parametrize(("ranks", "size", "count"), [(1, 4, 2), (3, 2, 1), (2, 3, 4), (2, 2, 0)])
+def test_negative_columns_are_all_that_is_no_positive(ranks: int, size: int, count: int):
+    positives = [losses.candidate_labels(rank, size, count) for rank in range(ranks)]
+    columns = torch.cat([*positives, losses.negative_columns(ranks, size, count)])
+    assert sorted(columns.tolist()) == list(range(ranks * size * (1 + count)))
+
+
 def test_pointwise_is_the_two_class_softmax_cross_entropy():
     classes = torch.randn(6, 2, dtype=torch.float64) * 5
     labels = torch.tensor([0, 1, 1, 0, 1, 0])

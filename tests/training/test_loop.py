@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,31 @@ def test_biases_and_layer_norm_have_no_weight_decay() -> None:
         "1.bias": 0.0,
         "2.weight": 0.01,
     }
+
+
+def test_lamb_moves_every_tensor_by_its_own_length() -> None:
+    model = nn.Linear(3, 2).double()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = build_optimizer(model, OptimizerPlan(0.01, "lamb", weight_decay=0.1))
+    model(torch.ones(1, 3, dtype=torch.float64)).pow(2).sum().backward()
+    optimizer.step()
+    for old, new, decay in zip(before, model.parameters(), (0.1, 0.0), strict=True):
+        first, second = 0.1 * new.grad, 0.001 * new.grad**2
+        update = first / (second.sqrt() + 1e-6) + decay * old
+        expected = old - 0.01 * old.norm() / update.norm() * update
+        torch.testing.assert_close(new.detach(), expected, rtol=1e-5, atol=1e-9)
+
+
+def test_lamb_resumed_equals_lamb_undisturbed(tmp_path: Path) -> None:
+    optimizers = {name: replace(each, name="lamb") for name, each in TWO.items()}
+    lamb = plan(optimizers=optimizers, checkpoint_steps=2)
+    whole, resumed = Regression(), Regression()
+    run(tmp_path / "whole", whole, lamb)
+    with pytest.raises(TrainingDiverged):
+        run(tmp_path / "broken", Regression(broken_at=5), lamb)
+    assert run(tmp_path / "broken", resumed, lamb).resumed_at == 4
+    assert torch.equal(resumed.first.weight, whole.first.weight)
+    assert torch.equal(resumed.second.weight, whole.second.weight)
 
 
 @pytest.mark.parametrize("size", [1, 2])

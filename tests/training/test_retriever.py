@@ -23,7 +23,7 @@ from pipeline.methods.lists import PassageLists
 from pipeline.models.encoder import TensorBatch
 from pipeline.text.store import TokenStore
 from pipeline.training.length_groups import by_length
-from pipeline.training.retriever import RetrieverObjective
+from pipeline.training.retriever import PassageCentric, RetrieverObjective
 from pipeline.training.rows import TrainingRows
 from pipeline.training.world import World
 
@@ -82,6 +82,98 @@ def test_gradients_equal_the_plain_computation_for_any_number_of_workers(
         assert measured.keys() == expected.keys()
         for name, gradient in expected.items():
             np.testing.assert_allclose(measured[name], gradient, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def literal_passage_centric(
+    objective: RetrieverObjective, group: int, masked: bool, form: str
+) -> torch.Tensor:
+    """PAIR's L_P of rows 0..15 by explicit loops over rows and what they are compared with."""
+    model, store, rows = objective.model, objective.store, objective.rows
+    passages = np.concatenate([rows.positives[:, None], rows.negatives], axis=1)
+    queries = model.encode_queries(
+        TensorBatch.from_tokens(store.query_batch(rows.query_indices), CPU)
+    )
+    vectors = model.encode_passages(
+        TensorBatch.from_tokens(store.passage_batch(passages.ravel()), CPU)
+    ).view(*passages.shape, -1)
+    known = {
+        query: {
+            int(store.content_hash[p]) for p in rows.positives[rows.query_indices == query].tolist()
+        }
+        for query in rows.query_indices.tolist()
+    }
+    losses = []
+    for row, query in enumerate(rows.query_indices.tolist()):
+        positive, text = vectors[row, 0], int(store.content_hash[passages[row, 0]])
+        own = positive @ queries[row] / model.config.temperature
+        scores = [own]
+        first = row // group * group
+        for other in range(first, first + group):
+            other_query = int(rows.query_indices[other])
+            if form == "released" and other != row and not (masked and text in known[other_query]):
+                scores.append(positive @ queries[other] / model.config.temperature)
+            scores += [
+                positive @ vectors[other, place] / model.config.temperature
+                for place in range(1, passages.shape[1])
+                if not (masked and int(store.content_hash[passages[other, place]]) in known[query])
+            ]
+        losses.append(torch.logsumexp(torch.stack(scores), 0) - own)
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("form", ["paper", "released"])
+@pytest.mark.parametrize("case", CASES)
+def test_passage_centric_gradients_equal_the_plain_computation(
+    workers: WorkerGroup, store: Path, size: int, form: str, case: dict[str, Any]
+) -> None:
+    weight = 0.3
+    oracle = retriever_objective(store, **case)
+    group, masked = case.get("in_batch_group_size", 16), case["masked"]
+    loss = (1 - weight) * literal_loss(oracle, group, masked) + weight * literal_passage_centric(
+        oracle, group, masked, form
+    )
+    loss.backward()
+    expected = gradients(oracle.model)
+    options = {**case, "passage_centric": PassageCentric(weight, form), "token_budget": TIGHT}
+    for measured_loss, measured in workers.run(size, retriever_step, store, options):
+        assert measured_loss == pytest.approx(float(loss.detach()), rel=1e-5)
+        for name, gradient in expected.items():
+            np.testing.assert_allclose(measured[name], gradient, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_the_forms_of_the_passage_centric_loss_differ(store: Path) -> None:
+    # All scores are equal: a positive's loss is the logarithm of how many things it is compared
+    # with. 8 rows with 2 negatives: its query and 16 negatives, or 8 queries and 16 negatives.
+    rows = TrainingRows(np.arange(8), np.arange(2, 10), np.full((8, 2), 30))
+    for form, compared in (("paper", 17), ("released", 24)):
+        objective = RetrieverObjective(
+            tiny_retriever(0),
+            TokenStore.open(store),
+            rows,
+            None,
+            passage_centric=PassageCentric(1.0, form),
+        )
+        loss = objective.loss(
+            torch.zeros(8, 2),
+            torch.zeros(24, 2),
+            rows.query_indices,
+            np.concatenate([rows.positives, rows.negatives.ravel()]),
+            SINGLE,
+        )
+        assert float(loss) == pytest.approx(math.log(compared)), form
+
+
+def test_a_passage_centric_loss_without_hard_negatives_is_refused(store: Path) -> None:
+    rows = TrainingRows(np.arange(4), np.arange(4), np.zeros((4, 0), np.int64))
+    with pytest.raises(ValueError, match="num_negatives is 0"):
+        RetrieverObjective(
+            tiny_retriever(0),
+            TokenStore.open(store),
+            rows,
+            None,
+            passage_centric=PassageCentric(0.1),
+        )
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
