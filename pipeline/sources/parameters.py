@@ -88,7 +88,7 @@ class FolderParams(SourceParams):
         return locate(self.path, cast(str, getattr(self, field)))
 
     def files(self) -> Sequence[Path]:
-        """All files, in the order of the fields."""
+        """All files in the order of the fields, those of unlabelled queries last."""
         return [path for _, path in self._parts()]
 
     def values(self) -> Mapping[str, str]:
@@ -96,9 +96,11 @@ class FolderParams(SourceParams):
         return {"parts": " ".join(part for part, _ in self._parts())}
 
     def _parts(self) -> Iterator[tuple[str, Path]]:
-        # What is left out of the parameters' identity is the folder and the names of files.
-        for field, about in type(self).model_fields.items():
-            if about.exclude and field != "path":
+        fields = type(self).model_fields
+        names = [*(name for name in fields if name != "unlabelled_queries"), "unlabelled_queries"]
+        for field in names:
+            # What is left out of the parameters' identity is the folder and the names of files.
+            if fields[field].exclude and field != "path":
                 for split, path in self._parts_of(field):
                     yield f"{field}.{split}" if split else field, path
 

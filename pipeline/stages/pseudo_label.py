@@ -1,8 +1,8 @@
-"""Stage `pseudo_label`: unlabelled queries labelled by the ranker (RocketQA step 4)."""
+"""Stage `pseudo_label`: queries labelled by the ranker (RocketQA step 4, PAIR)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -13,18 +13,22 @@ if TYPE_CHECKING:
     from pipeline.artifacts.writer import ArtifactWriter
 
 
+Labelled = Literal["unlabelled", "train"]
+
+
 class PseudoLabelParams(Params):
     """When the ranker is sure.
 
     Attributes:
-        split: whose queries are labelled.
+        splits: whose queries are labelled: the unlabelled ones, or the training queries too, whose
+            own labels then play no part.
         positive_above: the most probable candidate is the positive where it lies above this.
         negative_below: candidates below this are negatives, in rank order.
         depth: last rank that is looked at.
         num_negatives: negatives per query at most (the paper: 4 on MS MARCO, 1 on NQ).
     """
 
-    split: str = "unlabelled"
+    splits: tuple[Labelled, ...] = Field(default=("unlabelled",), min_length=1)
     positive_above: float = Field(default=0.9, ge=0, le=1)
     negative_below: float = Field(default=0.1, ge=0, le=1)
     depth: int = Field(default=50, ge=1)
@@ -35,7 +39,7 @@ class PseudoLabelParams(Params):
     params=PseudoLabelParams,
     inputs={
         "dataset": DATASET,
-        "candidates": SCORED_CANDIDATES,
+        "candidates": Input((SCORED_CANDIDATES,), many=True),
         "calibration": Input((CALIBRATION,), optional=True),
     },
     output=TRAINING_LISTS,
@@ -44,7 +48,7 @@ class PseudoLabelParams(Params):
 def pseudo_label(
     inputs: Inputs, params: PseudoLabelParams, writer: ArtifactWriter, context: Context
 ) -> Outcome:
-    """Label the unlabelled queries for which the ranker is sure of a positive and a negative."""
+    """Label the queries for which the ranker is sure of a positive and a negative."""
     import numpy as np
 
     from pipeline.methods.lists import PassageLists
@@ -52,8 +56,8 @@ def pseudo_label(
     from pipeline.stages import tables
 
     dataset = inputs["dataset"]
-    queries = tables.queries_of(dataset, [params.split])
-    found = tables.Candidates.read(inputs["candidates"]).of_queries(queries)
+    queries = tables.queries_of(dataset, params.splits)
+    found = tables.Candidates.read(*inputs.many("candidates")).of_queries(queries)
     labels = pseudo_labels(
         found.lists,
         tables.probabilities(found, inputs.get("calibration")),

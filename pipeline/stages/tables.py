@@ -161,9 +161,17 @@ class Candidates:
         return cls(lists, found.score[filled])
 
     @classmethod
-    def read(cls, artifact: Artifact) -> Candidates:
-        """All candidates of an artifact."""
-        return cls.of_table(artifact.read("candidates"))
+    def read(cls, *artifacts: Artifact) -> Candidates:
+        """All candidates of one artifact, or of several that share no query."""
+        found = cls.of_table(pa.concat_tables(each.read("candidates") for each in artifacts))
+        queries, counts = np.unique(found.lists.query_indices, return_counts=True)
+        if (counts > 1).any():
+            raise ValueError(
+                f"{(counts > 1).sum()} queries (query index {queries[counts > 1][0]} is the first) "
+                f"have candidates in more than one of {', '.join(map(str, artifacts))}: wire those "
+                "of each split once"
+            )
+        return found
 
     def table(self) -> pa.Table:
         """The rows of an artifact's table."""

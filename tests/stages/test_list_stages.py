@@ -198,6 +198,19 @@ def test_pseudo_labels_against_the_papers_words(bench, wired):
     assert rows_of(shallow) == {} and bench.outcome(shallow).rows_in == 4
 
 
+def test_training_queries_are_labelled_anew_beside_the_unlabelled(bench, wired):
+    unlabelled = candidates(bench, {5: [30, 1]}, {5: [3.0, -5.0]})
+    train = candidates(bench, {0: [9, 10], 1: [4, 5]}, {0: [4.0, -4.0], 1: [1.0, -4.0]})
+    inputs = {"dataset": wired["dataset"], "candidates": [unlabelled, train]}
+    only = bench.run("pseudo_label", {"depth": 2}, **inputs)
+    assert rows_of(only) == {5: ([30], [1])}
+    both = bench.run("pseudo_label", {"depth": 2, "splits": ("unlabelled", "train")}, **inputs)
+    assert rows_of(both) == {0: ([9], [10]), 5: ([30], [1])}
+    assert bench.outcome(both).metrics["hidden_labels"] == 1
+    with pytest.raises(ValueError, match=r"1 queries \(query index 5 is the first\)"):
+        bench.run("pseudo_label", dataset=wired["dataset"], candidates=[unlabelled, unlabelled])
+
+
 # score and calibrate --------------------------------------------------------------------------
 
 
