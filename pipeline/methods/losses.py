@@ -30,7 +30,7 @@ def contrastive(
     Returns:
         Scalar.
     """
-    logits = _at_least_float32(scores) / temperature
+    logits = at_least_float32(scores) / temperature
     if excluded is not None:
         logits = logits.masked_fill(excluded, float("-inf"))
     return functional.cross_entropy(logits, labels)
@@ -82,7 +82,7 @@ def pointwise(logits: Tensor, labels: Tensor) -> Tensor:
         logits: [P], one logit difference per pair.
         labels: [P], 1 relevant, 0 not.
     """
-    logits = _at_least_float32(logits)
+    logits = at_least_float32(logits)
     return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
 
 
@@ -146,5 +146,6 @@ def contains(rows: Tensor, values: Tensor) -> Tensor:
     return found
 
 
-def _at_least_float32(values: Tensor) -> Tensor:
+def at_least_float32(values: Tensor) -> Tensor:
+    """Scores in float32, or as they are where they are wider: raw products reach hundreds."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

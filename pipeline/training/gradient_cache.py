@@ -70,18 +70,23 @@ def backward(sides: Sequence[Side], loss: Callable[..., Tensor], device: torch.d
         return value.detach()
     cached, states = [], []
     for side in sides:
-        embeddings, side_states = _embed_without_graph(side, device)
-        cached.append(embeddings.requires_grad_())
+        vectors, side_states = _embed_without_graph(side, device)
+        cached.append(vectors.requires_grad_())
         states.append(side_states)
     value = loss(*cached)
     torch.autograd.backward(value)
-    for side, embeddings, side_states in zip(sides, cached, states, strict=True):
-        if embeddings.grad is None:
+    for side, vectors, side_states in zip(sides, cached, states, strict=True):
+        if vectors.grad is None:
             raise RuntimeError("the loss does not depend on one of its sides")
         for batch, state in zip(side.micro_batches, side_states, strict=True):
             state.restore()
-            torch.autograd.backward(side.encode(batch), embeddings.grad[_places(batch, device)])
+            torch.autograd.backward(side.encode(batch), vectors.grad[_places(batch, device)])
     return value.detach()
+
+
+def embeddings(side: Side, device: torch.device) -> Tensor:
+    """The embeddings [B, d] of a side that no gradient is wanted for."""
+    return _embed_without_graph(side, device)[0]
 
 
 def _embed_without_graph(side: Side, device: torch.device) -> tuple[Tensor, list[_RandomState]]:

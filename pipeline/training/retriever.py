@@ -19,15 +19,14 @@ from pipeline.methods.losses import (
     negative_columns,
     passage_centric,
 )
-from pipeline.models.device import Precision, autocast
+from pipeline.models.device import Precision
 from pipeline.models.dual_encoder import DualEncoder
-from pipeline.models.encoder import TensorBatch, to_device
-from pipeline.text.batches import token_budget_batches
+from pipeline.models.encoder import to_device
 from pipeline.text.store import TokenStore
 from pipeline.training.batches import IntArray
-from pipeline.training.gradient_cache import Side, backward
-from pipeline.training.length_groups import by_length
+from pipeline.training.gradient_cache import backward
 from pipeline.training.rows import TrainingRows
+from pipeline.training.sides import Sides
 from pipeline.training.world import World
 
 Negatives = Literal["in_batch", "cross_batch"]
@@ -157,34 +156,12 @@ class RetrieverObjective:
         # A rank contributes all of its positives, then all of its negatives (papers' layout).
         passages = np.concatenate([self.rows.positives[rows], self.rows.negatives[rows].ravel()])
 
-        store = self.store
-        query_lengths = store.query_lengths(queries)
-        passage_lengths = store.passage_lengths(passages)
-
-        def encode_queries(at: IntArray) -> Tensor:
-            def encode(rows: IntArray) -> Tensor:
-                tokens = store.query_batch(queries[at][rows])
-                return self.model.encode_queries(TensorBatch.from_tokens(tokens, world.device))
-
-            with autocast(world.device, self.precision):
-                return by_length(encode, query_lengths[at])
-
-        def encode_passages(at: IntArray) -> Tensor:
-            def encode(rows: IntArray) -> Tensor:
-                tokens = store.passage_batch(passages[at][rows])
-                return self.model.encode_passages(TensorBatch.from_tokens(tokens, world.device))
-
-            with autocast(world.device, self.precision):
-                return by_length(encode, passage_lengths[at])
-
         def loss(query_vectors: Tensor, passage_vectors: Tensor) -> Tensor:
             return self.loss(query_vectors, passage_vectors, queries, passages, world)
 
-        sides = [
-            Side(encode_queries, self._micro_batches(query_lengths)),
-            Side(encode_passages, self._micro_batches(passage_lengths)),
-        ]
-        return {"loss": backward(sides, loss, world.device)}
+        sides = Sides(self.store, world.device, self.precision, self.token_budget)
+        both = [sides.queries(self.model, queries), sides.passages(self.model, passages)]
+        return {"loss": backward(both, loss, world.device)}
 
     def loss(
         self,
@@ -278,6 +255,3 @@ class RetrieverObjective:
         padded = np.repeat(hashes[:, None], 1 + int(known.lengths.max(initial=0)), axis=1)
         padded[known.rows, known.ranks] = self.store.content_hash[known.passage_indices]
         return padded
-
-    def _micro_batches(self, lengths: IntArray) -> list[IntArray]:
-        return token_budget_batches(lengths, self.token_budget)

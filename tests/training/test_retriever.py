@@ -21,6 +21,7 @@ from training_cases import (
 
 from pipeline.methods.lists import PassageLists
 from pipeline.models.encoder import TensorBatch
+from pipeline.text.batches import token_budget_batches
 from pipeline.text.store import TokenStore
 from pipeline.training.length_groups import by_length
 from pipeline.training.retriever import PassageCentric, RetrieverObjective
@@ -247,7 +248,7 @@ def test_dropout_draws_the_same_masks_in_both_passes_of_the_cache(store: Path) -
          rows.query_indices),
         (objective.model.encode_passages, tokens.passage_batch, tokens.passage_lengths, passages),
     ):  # fmt: skip
-        micro_batches = objective._micro_batches(lengths(indices))
+        micro_batches = token_budget_batches(lengths(indices), TIGHT)
         assert len(micro_batches) > 1
         parts = []
         for at in micro_batches:

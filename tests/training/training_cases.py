@@ -26,6 +26,7 @@ from pipeline.models.dual_encoder import DualEncoder, DualEncoderConfig
 from pipeline.models.encoder import TextEncoder
 from pipeline.text.store import TokenStore
 from pipeline.text.template import InputTemplate, Layout, Tokenization
+from pipeline.training.joint import JointLoss, JointObjective
 from pipeline.training.loop import TrainingPlan, TrainingResult, train
 from pipeline.training.optimizer import OptimizerPlan
 from pipeline.training.ranker import RankerObjective
@@ -124,6 +125,21 @@ def ranker_objective(store: Path, kind: str, dropout: float = 0.0, **options: An
     return RankerObjective(model, TokenStore.open(store), rows, **options)
 
 
+def joint_objective(store: Path, dropout: float = 0.0, **options: Any) -> JointObjective:
+    torch.manual_seed(3)
+    config = CrossEncoderConfig(head="cls_logit", dropout=dropout)
+    ranker = CrossEncoder(tiny_encoder(dropout, 4), config).train()
+    terms = JointLoss(**options.pop("terms", {}))
+    return JointObjective(
+        tiny_retriever(dropout),
+        ranker,
+        TokenStore.open(store),
+        training_rows(16, 3),
+        terms,
+        **options,
+    )
+
+
 def gradients(model: torch.nn.Module) -> dict[str, np.ndarray]:
     return {
         name: parameter.grad.numpy().copy()
@@ -147,6 +163,19 @@ def step_gradients(world: World, objective: Any) -> tuple[float, dict[str, np.nd
 
 def retriever_step(world: World, store: Path, options: dict[str, Any]) -> Any:
     return step_gradients(world, retriever_objective(store, **options))
+
+
+def joint_step(world: World, store: Path, options: dict[str, Any]) -> Any:
+    """Scalars and averaged gradients of both models after one step over rows 0..15."""
+    objective = joint_objective(store, **options)
+    share = 16 // world.size
+    rows = np.arange(world.rank * share, (world.rank + 1) * share)
+    scalars = objective.step(rows, world)
+    both = torch.nn.ModuleDict({"retriever": objective.retriever, "ranker": objective.ranker})
+    world.average_gradients(both.parameters())
+    return {name: float(world.mean(each.detach())) for name, each in scalars.items()}, gradients(
+        both
+    )
 
 
 def ranker_step(world: World, store: Path, kind: str, options: dict[str, Any]) -> Any:

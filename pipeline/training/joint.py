@@ -1,0 +1,152 @@
+"""Training a retriever and a ranker together on the same lists (RocketQAv2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.methods.distillation import Direction, Reduction, list_divergence
+from pipeline.methods.losses import listwise, pointwise
+from pipeline.models.cross_encoder import CrossEncoder
+from pipeline.models.device import Precision
+from pipeline.models.dual_encoder import DualEncoder
+from pipeline.text.store import TokenStore
+from pipeline.training.batches import IntArray
+from pipeline.training.gradient_cache import backward, embeddings
+from pipeline.training.rows import TrainingRows
+from pipeline.training.sides import Sides
+from pipeline.training.world import World
+
+
+@dataclass(frozen=True)
+class JointLoss:
+    """What the two models learn from a list: L_KL, L_sup, and for the retriever its own softmax.
+
+    Attributes:
+        direction: of the divergence between the retriever's (student) and the ranker's (teacher)
+            distribution over the list.
+        reduction: of the divergence.
+        teacher_gradient: whether the divergence's gradient reaches the ranker, too.
+        ranker_loss: the ranker's own loss over the list.
+        contrastive_weight: of the retriever's listwise loss; the paper has none.
+    """
+
+    direction: Direction = "teacher||student"
+    reduction: Reduction = "per_list"
+    teacher_gradient: bool = False
+    ranker_loss: Literal["listwise", "pointwise"] = "listwise"
+    contrastive_weight: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class JointObjective:
+    """Both models score a list: the ranker learns its label, the retriever the ranker's scores.
+
+    Attributes:
+        retriever: trained in place; on the device of the `World` it is trained in.
+        ranker: trained in place with a `dynamic` teacher, frozen with a `static` one.
+        store: inputs of queries, passages and pairs.
+        rows: the lists, each a query with its positive and m - 1 negatives.
+        terms: the loss.
+        teacher: whether the ranker goes on learning.
+        query_per_row: encode a list's query once per passage, each time with dropout of its own,
+            as the released code does, instead of once.
+        token_budget: padded tokens of a micro-batch; larger batches go through the gradient cache.
+        precision: of the encoders' matrix products; scores and loss are float32.
+    """
+
+    retriever: DualEncoder
+    ranker: CrossEncoder
+    store: TokenStore
+    rows: TrainingRows
+    terms: JointLoss = JointLoss()
+    teacher: Literal["dynamic", "static"] = "dynamic"
+    query_per_row: bool = False
+    token_budget: int = 16384
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        if self.teacher == "static":
+            self.ranker.eval().requires_grad_(False)
+
+    @property
+    def models(self) -> Mapping[str, nn.Module]:
+        """`retriever`, and `ranker` where it is trained."""
+        if self.teacher == "static":
+            return {"retriever": self.retriever}
+        return {"retriever": self.retriever, "ranker": self.ranker}
+
+    @property
+    def row_count(self) -> int:
+        """Number of lists."""
+        return len(self.rows)
+
+    @property
+    def rows_per_group(self) -> int:
+        """A list is one row, so no list is ever divided between ranks."""
+        return 1
+
+    def describe(self, global_batch_size: int) -> str:
+        """What is distilled into what."""
+        terms = self.terms
+        return (
+            f"lists of {1 + self.rows.num_negatives} passages, KL({terms.direction}) "
+            f"{terms.reduction.replace('_', ' ')}, {self.teacher} teacher"
+        )
+
+    def step(self, rows: IntArray, world: World) -> Mapping[str, Tensor]:
+        """Forward and backward over this rank's lists; see `Objective.step`."""
+        queries = self.rows.query_indices[rows]
+        lists = np.concatenate([self.rows.positives[rows, None], self.rows.negatives[rows]], axis=1)
+        passages, repeated = lists.ravel(), np.repeat(queries, lists.shape[1])
+        sides = Sides(self.store, world.device, self.precision, self.token_budget)
+        encoded = [
+            sides.queries(self.retriever, repeated if self.query_per_row else queries),
+            sides.passages(self.retriever, passages),
+        ]
+        pairs = sides.pairs(self.ranker, repeated, passages)
+        shown: dict[str, Tensor] = {}
+
+        def loss(query_vectors: Tensor, passage_vectors: Tensor, logits: Tensor) -> Tensor:
+            student = self._scores(query_vectors, passage_vectors, lists.shape)
+            terms = self._terms(student, logits.view(lists.shape))
+            shown.update(terms)
+            return torch.stack(list(terms.values())).sum()
+
+        if self.teacher == "static":
+            logits = embeddings(pairs, world.device)
+            total = backward(encoded, lambda q, p: loss(q, p, logits), world.device)
+        else:
+            total = backward([*encoded, pairs], loss, world.device)
+        return {"loss": total, **shown}
+
+    def _scores(self, queries: Tensor, passages: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The retriever's scores over its temperature, [B, m]."""
+        width = passages.shape[-1]
+        each = queries.view(shape[0], -1, width)
+        scores = (each * passages.view(*shape, width)).sum(dim=-1)
+        return scores / self.retriever.config.temperature
+
+    def _terms(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
+        """The loss's summands by name."""
+        terms, seen = self.terms, teacher
+        if not terms.teacher_gradient:
+            seen = teacher.detach()
+        found = {"divergence": list_divergence(student, seen, terms.direction, terms.reduction)}
+        if self.teacher == "dynamic":
+            found["ranker_loss"] = self._ranker_loss(teacher)
+        if terms.contrastive_weight:
+            found["contrastive"] = terms.contrastive_weight * listwise(student)
+        return found
+
+    def _ranker_loss(self, logits: Tensor) -> Tensor:
+        if self.terms.ranker_loss == "listwise":
+            return listwise(logits)
+        labels = torch.zeros_like(logits)
+        labels[:, 0] = 1
+        return pointwise(logits.flatten(), labels.flatten())

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from training_cases import (
+    CPU,
+    ROOMY,
+    TIGHT,
+    Quiet,
+    WorkerGroup,
+    gradients,
+    joint_objective,
+    joint_step,
+)
+
+from pipeline.artifacts.checkpoints import StoreCheckpoints
+from pipeline.artifacts.store import Store
+from pipeline.models.encoder import TensorBatch
+from pipeline.training.joint import JointObjective
+from pipeline.training.loop import TrainingPlan, TrainingResult, train
+from pipeline.training.optimizer import OptimizerPlan
+from pipeline.training.world import World
+
+SINGLE = World.single(CPU)
+PAPER = {"direction": "student||teacher", "teacher_gradient": True}
+RELEASED = {"direction": "teacher||student", "reduction": "per_element"}
+OURS: dict[str, Any] = {}
+CASES = [PAPER, RELEASED, OURS, {"ranker_loss": "pointwise", "contrastive_weight": 0.5}]
+
+
+def literal_scores(objective: JointObjective) -> tuple[Tensor, Tensor]:
+    """Both models' scores [16, 4], list by list and pair by pair."""
+    store, rows = objective.store, objective.rows
+    students, teachers = [], []
+    for query, positive, negatives in zip(
+        rows.query_indices, rows.positives, rows.negatives, strict=True
+    ):
+        passages = np.array([positive, *negatives])
+        vector = objective.retriever.encode_queries(
+            TensorBatch.from_tokens(store.query_batch(np.array([query])), CPU)
+        )
+        vectors = objective.retriever.encode_passages(
+            TensorBatch.from_tokens(store.passage_batch(passages), CPU)
+        )
+        students.append((vectors @ vector[0]) / objective.retriever.config.temperature)
+        pairs = store.pair_batch(np.full(4, query), passages)
+        teachers.append(objective.ranker(TensorBatch.from_tokens(pairs, CPU)))
+    return torch.stack(students), torch.stack(teachers)
+
+
+def literal_loss(objective: JointObjective) -> Tensor:
+    student, teacher = literal_scores(objective)
+    terms = objective.terms
+    seen = teacher if terms.teacher_gradient else teacher.detach()
+    s, t = student.softmax(1), seen.softmax(1)
+    divergence = s * (s / t).log() if terms.direction == "student||teacher" else t * (t / s).log()
+    loss = divergence.sum() / (16 if terms.reduction == "per_list" else 64)
+    if terms.ranker_loss == "listwise":
+        loss = loss - teacher.log_softmax(1)[:, 0].mean()
+    else:
+        labels = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(16, 4)
+        loss = loss + F.binary_cross_entropy(teacher.sigmoid(), labels)
+    return loss - terms.contrastive_weight * student.log_softmax(1)[:, 0].mean()
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("budget", [ROOMY, TIGHT])
+@pytest.mark.parametrize("terms", CASES)
+def test_gradients_of_both_models_equal_the_plain_computation_for_any_number_of_workers(
+    workers: WorkerGroup, store: Path, size: int, budget: int, terms: dict[str, Any]
+) -> None:
+    oracle = joint_objective(store, terms=terms)
+    loss = literal_loss(oracle)
+    loss.backward()
+    expected = gradients(nn.ModuleDict({"retriever": oracle.retriever, "ranker": oracle.ranker}))
+    assert {name.split(".")[0] for name in expected} == {"retriever", "ranker"}
+    options = {"terms": terms, "token_budget": budget}
+    for scalars, measured in workers.run(size, joint_step, store, options):
+        assert scalars["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+        parts = [value for name, value in scalars.items() if name != "loss"]
+        assert sum(parts) == pytest.approx(scalars["loss"], rel=1e-5)
+        assert measured.keys() == expected.keys()
+        for name, gradient in expected.items():
+            np.testing.assert_allclose(measured[name], gradient, rtol=1e-4, atol=2e-6, err_msg=name)
+
+
+def ranker_gradients(store: Path, **options: Any) -> dict[str, np.ndarray]:
+    objective = joint_objective(store, **options)
+    objective.step(np.arange(16), SINGLE)
+    return gradients(objective.ranker)
+
+
+def test_the_divergence_moves_the_ranker_exactly_where_it_is_told_to(store: Path) -> None:
+    supervised = joint_objective(store)
+    F.cross_entropy(literal_scores(supervised)[1], torch.zeros(16, dtype=torch.long)).backward()
+    alone = gradients(supervised.ranker)
+    for name, gradient in ranker_gradients(store, terms=OURS).items():
+        np.testing.assert_allclose(gradient, alone[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    mutual = ranker_gradients(store, terms=PAPER)
+    assert all(
+        np.abs(mutual[name] - gradient).max() > 1e-3 * np.abs(gradient).max()
+        for name, gradient in alone.items()
+        if name.endswith("weight") and np.abs(gradient).max() > 1e-4
+    )
+
+
+def test_a_static_teacher_gets_no_gradient_and_the_retriever_learns_the_same(store: Path) -> None:
+    static, dynamic = (joint_objective(store, teacher=kind) for kind in ("static", "dynamic"))
+    scalars = static.step(np.arange(16), SINGLE)
+    dynamic.step(np.arange(16), SINGLE)
+    assert gradients(static.ranker) == {} and set(scalars) == {"loss", "divergence"}
+    assert list(static.models) == ["retriever"] and not static.ranker.training
+    expected = gradients(dynamic.retriever)
+    for name, gradient in gradients(static.retriever).items():
+        np.testing.assert_allclose(gradient, expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_query_encoded_per_row_differs_by_its_dropout_alone(store: Path, dropout: float) -> None:
+    losses = []
+    for per_row in (False, True):
+        objective = joint_objective(store, dropout, query_per_row=per_row, teacher="static")
+        torch.manual_seed(1)
+        losses.append(float(objective.step(np.arange(16), SINGLE)["loss"]))
+    assert (losses[0] == pytest.approx(losses[1], rel=1e-5)) is (dropout == 0.0)
+
+
+# Training ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Interrupted:
+    """A joint objective that stops at a step of its own counting."""
+
+    inner: JointObjective
+    stops_at: int | None = None
+    steps: int = field(default=0)
+
+    @property
+    def models(self) -> Mapping[str, nn.Module]:
+        return self.inner.models
+
+    @property
+    def row_count(self) -> int:
+        return self.inner.row_count
+
+    @property
+    def rows_per_group(self) -> int:
+        return self.inner.rows_per_group
+
+    def describe(self, global_batch_size: int) -> str:
+        return self.inner.describe(global_batch_size)
+
+    def step(self, rows: Any, world: World) -> Mapping[str, Tensor]:
+        if self.steps == self.stops_at:
+            raise KeyboardInterrupt
+        self.steps += 1
+        return self.inner.step(rows, world)
+
+
+def run(folder: Path, objective: Any) -> TrainingResult:
+    plan = TrainingPlan(
+        seed=7,
+        global_batch_size=4,
+        optimizers={name: OptimizerPlan(0.01) for name in objective.models},
+        max_steps=8,
+        checkpoint_steps=3,
+    )
+    checkpoints = StoreCheckpoints(Store(str(folder)), "checkpoints")
+    return train(objective, plan, SINGLE, checkpoints, Quiet(), folder / "training.jsonl")
+
+
+def weights(model: nn.Module) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+def same(left: list[Tensor], right: list[Tensor]) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(left, right, strict=True))
+
+
+@pytest.mark.parametrize("teacher", ["dynamic", "static"])
+def test_the_dynamic_teacher_moves_and_the_static_one_does_not(
+    store: Path, tmp_path: Path, teacher: str
+) -> None:
+    objective = joint_objective(store, dropout=0.1, teacher=teacher)
+    retriever, ranker = weights(objective.retriever), weights(objective.ranker)
+    run(tmp_path, objective)
+    assert not same(weights(objective.retriever), retriever)
+    assert same(weights(objective.ranker), ranker) is (teacher == "static")
+
+
+@pytest.mark.parametrize("teacher", ["dynamic", "static"])
+def test_interrupted_and_resumed_equals_undisturbed(
+    store: Path, tmp_path: Path, teacher: str
+) -> None:
+    def fresh() -> JointObjective:
+        return joint_objective(store, dropout=0.1, teacher=teacher)
+
+    whole, resumed = fresh(), fresh()
+    run(tmp_path / "whole", whole)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", Interrupted(fresh(), stops_at=5))
+    assert run(tmp_path / "broken", resumed).resumed_at == 3
+    assert same(weights(resumed.retriever), weights(whole.retriever))
+    assert same(weights(resumed.ranker), weights(whole.ranker))
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / name / "training.jsonl").open()]
+        for name in ("whole", "broken")
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) == 8
