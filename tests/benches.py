@@ -229,6 +229,16 @@ class TinyWorld:
         wired = {"ranker": self.ranker, "candidates": self.candidates}
         return {**wired, "tokens": self.tokens, "dataset": self.dataset}
 
+    @property
+    def joining(self) -> dict[str, Artifact]:
+        """The inputs of `train_joint`."""
+        models = {"retriever": self.retriever, "ranker": self.ranker}
+        return {**models, "tokens": self.tokens, "lists": self.lists}
+
+    @cached_property
+    def joint(self) -> Artifact:
+        return self.bench.run("train_joint", {**SHORT, "num_negatives": 2}, **self.joining)
+
     @cached_property
     def agreeing(self) -> Artifact:
         """The dataset, its validation labels being what the hardly trained ranker likes best."""

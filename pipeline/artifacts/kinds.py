@@ -99,6 +99,8 @@ TOKENS = Kind(
 
 RETRIEVER = Kind("Retriever", folders=("model",), documents=("training.jsonl",))
 RANKER = Kind("Ranker", folders=("model",), documents=("training.jsonl",))
+# Folders `retriever` and `ranker` inside `model`.
+JOINT_MODELS = Kind("JointModels", folders=("model",), documents=("training.jsonl",))
 
 EMBEDDINGS = Kind(
     "Embeddings",

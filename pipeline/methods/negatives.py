@@ -101,7 +101,7 @@ def denoised_negatives(
     if probabilities is None:
         sure = inside
     else:
-        _check_scored(candidates, probabilities, inside, depth)
+        refuse_unscored(candidates, probabilities, inside, depth)
         sure = inside & filters.below(probabilities, threshold)
     taken = samplers.top(candidates, sure & ~known_mask, wanted)
     missing = np.asarray(wanted) - candidates.count(taken)
@@ -109,9 +109,10 @@ def denoised_negatives(
     return _negatives(candidates, taken, fill, inside & ~sure & ~known_mask, known_mask, wanted)
 
 
-def _check_scored(
+def refuse_unscored(
     candidates: PassageLists, probabilities: Floats, inside: Mask, depth: int
 ) -> None:
+    """Refuse candidates within the depth (`inside`, [N]) that no ranker has scored."""
     candidates.entries(probabilities, "probabilities")
     unscored = np.flatnonzero(inside & np.isnan(probabilities))
     if len(unscored):

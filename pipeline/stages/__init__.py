@@ -24,6 +24,10 @@ NAMES = (
     "calibrate",
     "denoise",
     "pseudo_label",
+    "hybrid",
+    "train_joint",
+    "joint_retriever",
+    "joint_ranker",
     "evaluate",
 )
 

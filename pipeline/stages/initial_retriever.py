@@ -24,18 +24,12 @@ def initial_retriever(
     """Wrap the base model as it is, to measure what training adds."""
     from pipeline.models.card import Card
     from pipeline.models.dual_encoder import DualEncoder, DualEncoderConfig
+    from pipeline.stages import exports
 
-    tokens = inputs["tokens"]
-    lengths = tokens.document("template.json")["tokenization"]
     model = DualEncoder.from_base(
         inputs["base"].folder("model"), DualEncoderConfig(**params.model_dump())
     )
+    card = Card("Base model as a retriever", "The base model without any training.")
     with writer.folder("model") as folder:
-        model.save(
-            folder,
-            tokenizer=tokens.folder("tokenizer"),
-            query_max_len=lengths["query_max_len"],
-            passage_max_len=lengths["passage_max_len"],
-            card=Card("Base model as a retriever", "The base model without any training."),
-        )
+        exports.save_retriever(model, inputs["tokens"], folder, card)
     return Outcome(rows_in=1, rows_out=1, unit="models")

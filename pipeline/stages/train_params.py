@@ -63,14 +63,14 @@ class TrainParams(Params):
             warmup_ratio=self.warmup_ratio,
         )
 
-    def plan(self, seed: int, model: str) -> TrainingPlan:
-        """The training of one model, by the name its objective gives it."""
+    def plan(self, seed: int, *models: str) -> TrainingPlan:
+        """The training of one or more models, by the names their objective gives them."""
         from pipeline.training.loop import TrainingPlan
 
         return TrainingPlan(
             seed=seed + self.replicate,
             global_batch_size=self.global_batch_size,
-            optimizers={model: self.optimizer_plan()},
+            optimizers=dict.fromkeys(models, self.optimizer_plan()),
             num_train_epochs=self.num_train_epochs,
             max_steps=self.max_steps,
             checkpoint_steps=self.checkpoint_steps,

@@ -33,6 +33,8 @@ class TrainRankerParams(TrainParams):
             are mean-pooled sentence encoders), or `interaction` (for a retriever with a shared
             tower as `base`: starts from the retriever's own similarities and opens attention
             between query and passage as it learns).
+        fresh_head: where training starts from a ranker, whether a new `head` takes the place of its
+            own (RocketQAv2), which it keeps otherwise.
         dropout: before the last layer.
         loss: `pointwise` over single pairs (the paper), or `listwise` over a positive and its
             negatives.
@@ -42,6 +44,7 @@ class TrainRankerParams(TrainParams):
     """
 
     head: Literal["pooled_two_class", "cls_logit", "mean_logit", "interaction"] = "pooled_two_class"
+    fresh_head: bool = False
     dropout: float = Field(default=0.1, ge=0, lt=1)
     loss: Literal["pointwise", "listwise"] = "pointwise"
     num_negatives: int = Field(default=4, ge=1)
@@ -83,30 +86,20 @@ class _Prepared:
         from pipeline.models.dual_encoder import tower_folder
 
         folder = self.start.folder("model")
+        config = CrossEncoderConfig(head=self.params.head, dropout=self.params.dropout)
         if self.start.kind_name == RANKER.name:
-            return CrossEncoder.load(folder)
+            model = CrossEncoder.load(folder)
+            return CrossEncoder(model.encoder, config) if self.params.fresh_head else model
         if self.start.kind_name == RETRIEVER.name:
             folder = tower_folder(folder, "passage")
-        config = CrossEncoderConfig(head=self.params.head, dropout=self.params.dropout)
         return CrossEncoder.from_base(folder, config)
 
     def save(self, objective: Any, folder: Path, facts: Mapping[str, Any]) -> None:
         from pipeline.models.card import Card
-        from pipeline.models.cross_encoder import JoinedInputs
+        from pipeline.stages import exports
 
-        tokenization = self.tokens.document("template.json")["tokenization"]
-        joined = objective.model.pair_layout == "joined"
-        objective.model.save(
-            folder,
-            tokenizer=self.tokens.folder("tokenizer"),
-            pair_max_len=tokenization["pair_max_len"],
-            joined=JoinedInputs.model_validate(tokenization) if joined else None,
-            card=Card(
-                "Re-ranker",
-                f"A cross-encoder trained with a {self.params.loss} loss.",
-                facts,
-            ),
-        )
+        how = f"A cross-encoder trained with a {self.params.loss} loss."
+        exports.save_ranker(objective.model, self.tokens, folder, Card("Re-ranker", how, facts))
 
 
 @stage(

@@ -107,18 +107,12 @@ class _Prepared:
 
     def save(self, objective: Any, folder: Path, facts: Mapping[str, Any]) -> None:
         from pipeline.models.card import Card
+        from pipeline.stages import exports
 
-        lengths = self.tokens.document("template.json")["tokenization"]
-        objective.model.save(
-            folder,
-            tokenizer=self.tokens.folder("tokenizer"),
-            query_max_len=lengths["query_max_len"],
-            passage_max_len=lengths["passage_max_len"],
-            card=Card(
-                "Dense retriever",
-                f"A dual encoder trained with {self.params.negatives.replace('_', '-')} negatives.",
-                facts,
-            ),
+        negatives = self.params.negatives.replace("_", "-")
+        how = f"A dual encoder trained with {negatives} negatives."
+        exports.save_retriever(
+            objective.model, self.tokens, folder, Card("Dense retriever", how, facts)
         )
 
 

@@ -51,6 +51,13 @@ def case(name: str, tiny: TinyWorld) -> tuple[dict[str, Any], dict[str, Any]]:
             {"depth": 10, "positive_above": 0.3, "negative_below": 0.3},
             {**data, "candidates": tiny.scored},
         ),
+        "hybrid": (
+            {"depth": 10, "num_negatives": 2, "negative_below": 0.9},
+            {**both, "candidates": tiny.scored},
+        ),
+        "train_joint": ({**TRAINING, "num_negatives": 2}, tiny.joining),
+        "joint_retriever": ({}, {"joint": tiny.joint}),
+        "joint_ranker": ({}, {"joint": tiny.joint}),
         "evaluate": (
             {"names": ["one"], "measures": ["RR@10", "Success@5"]},
             {**data, "runs": [tiny.scored]},
@@ -107,7 +114,7 @@ def test_a_crash_at_any_write_leaves_no_trace(tiny: TinyWorld, tmp_path: Path, n
         again = bench.run(name, params, **inputs)
         assert contents(again) == contents(whole), f"after a crash at write {number}"
         assert again.manifest.schemas == whole.manifest.schemas
-        if name not in ("train_retriever", "train_ranker"):
+        if not name.startswith("train_"):
             assert again.manifest.content_digest == whole.manifest.content_digest
         left = {path.split("/")[-2] for path, _ in bench.store.walk(again.directory)}
         # Once the marker stood, there was nothing to run again, so nobody tidied up either.

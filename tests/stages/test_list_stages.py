@@ -211,6 +211,43 @@ def test_training_queries_are_labelled_anew_beside_the_unlabelled(bench, wired):
         bench.run("pseudo_label", dataset=wired["dataset"], candidates=[unlabelled, unlabelled])
 
 
+# hybrid ---------------------------------------------------------------------------------------
+
+
+def test_hybrid_lists_of_both_kinds_are_counted(bench, wired):
+    ranked = {0: [1, 2, 3, 4], 1: [5, 6, 7, 8]}
+    logits = {0: [-5.0, 4.0, -5.0, -5.0], 1: [-5.0, 0.0, 0.0, 0.0]}
+    wired |= {"candidates": candidates(bench, ranked, logits)}
+    params = {"num_negatives": 2, "depth": 4, "undenoised": 2}
+    found = bench.run("hybrid", params, **wired)
+    rows = found.read("lists").to_pylist()
+    positives = {
+        query: {row["passage_index"] for row in wired["dataset"].read("qrels").to_pylist()
+                if row["query_index"] == query}
+        for query in (0, 1)
+    }  # fmt: skip
+    kinds = [row["query_index"] for row in rows]
+    assert kinds == [0, 1, 0, 1, 0]
+    for number, row in enumerate(rows):
+        (positive,) = row["positives"]
+        usable = set(ranked[row["query_index"]]) - never(row["query_index"])
+        if number == 4:
+            usable -= {2}
+            assert positive in positives[0] | {2}
+        else:
+            assert positive in positives[row["query_index"]]
+        assert set(row["negatives"]) <= usable and len(set(row["negatives"])) == 2
+    outcome = bench.outcome(found)
+    queries = outcome.rows_in // 3
+    assert outcome.rows_out == 5
+    assert outcome.dropped == {
+        "denoised: fewer than 2 sure negatives": 1,
+        "not scored": 3 * (queries - 2),
+    }
+    assert outcome.counts["undenoised"] == 4 and outcome.counts["denoised"] == 1
+    assert outcome.counts["positives_by_the_ranker"] == (rows[4]["positives"] == [2])
+
+
 # score and calibrate --------------------------------------------------------------------------
 
 

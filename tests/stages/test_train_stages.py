@@ -11,8 +11,10 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from pipeline.artifacts.checkpoints import StoreCheckpoints
 from pipeline.artifacts.kinds import TRAINING_LISTS
+from pipeline.models.cross_encoder import Ranker
 from pipeline.models.joined_pairs import JoinedPairs
-from pipeline.stages import tables
+from pipeline.stages import registry, tables
+from pipeline.training.joint import JointLoss
 from tests.benches import SHORT, contents
 
 RETRIEVER = {"encoder": {"shared": False}, **SHORT}
@@ -31,7 +33,7 @@ def retriever(tiny):
 def weights(artifact) -> dict[str, torch.Tensor]:
     folder = artifact.folder("model")
     return {
-        f"{path.parent.name}/{name}": value
+        f"{path.parent.relative_to(folder).as_posix()}/{name}": value
         for path in sorted(folder.rglob("*.safetensors"))
         for name, value in load_file(path).items()
     }
@@ -201,3 +203,62 @@ def test_more_rows_than_there_are_cannot_fill_a_batch(tiny, bench):
     params = {**RETRIEVER, "global_batch_size": 64}
     with pytest.raises(ValueError, match=r"32 training rows are fewer than one global batch of 64"):
         bench.run("train_retriever", params, **training(tiny))
+
+
+# Joint training ------------------------------------------------------------------------------
+
+
+def test_a_joint_training_gives_two_models_like_any_others(tiny):
+    retriever = tiny.bench.run("joint_retriever", joint=tiny.joint)
+    ranker = tiny.bench.run("joint_ranker", joint=tiny.joint)
+    journal = [json.loads(line) for line in retriever.text("training.jsonl").splitlines()]
+    assert [line["step"] for line in journal] == [1, 2, 3, 4]
+    assert {"divergence", "ranker_loss", "ranker_gradient_norm"} <= set(journal[0])
+    wired = {"tokens": tiny.tokens, "dataset": tiny.dataset}
+    exact = {"dtype": "float32", "precision": "float32"}
+    vectors = tiny.bench.run("encode", exact, retriever=retriever, **wired)
+    model = SentenceTransformer(str(retriever.folder("model")), device="cpu")
+    queries = tiny.dataset.read("queries", ["text"])["text"].to_pylist()
+    np.testing.assert_allclose(
+        model.encode_query(queries), tables.vectors(vectors.read("queries")), atol=1e-5
+    )
+    before, after = weights(tiny.ranker), weights(ranker)
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    scored = tiny.bench.run("score", {"depth": 2}, **{**tiny.scoring, "ranker": ranker})
+    assert tiny.bench.outcome(scored).rows_out > 0
+
+
+def test_a_static_teacher_stays_as_it_came(tiny):
+    params = {**SHORT, "num_negatives": 2, "teacher": "static"}
+    joint = tiny.bench.run("train_joint", params, **tiny.joining)
+    ranker = tiny.bench.run("joint_ranker", joint=joint)
+    before, after = weights(tiny.ranker), weights(ranker)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_presets_fill_in_what_is_not_given():
+    read = registry()["train_joint"].params.model_validate
+    paper, released, stable = (read({"preset": name}) for name in ("paper", "released", "stable"))
+    assert paper.terms() == JointLoss("student||teacher", "per_list", teacher_gradient=True)
+    assert released.terms() == JointLoss("teacher||student", "per_element")
+    assert stable.terms() == JointLoss()
+    assert released.chosen("query_per_row") and not stable.chosen("query_per_row")
+    own = read({"preset": "paper", "teacher_gradient": False, "direction": "teacher||student"})
+    assert own.terms() == JointLoss()
+
+
+def test_a_ranker_may_start_from_anothers_encoder_with_a_head_of_its_own(tiny):
+    given = {"base": tiny.ranker, "tokens": tiny.tokens, "lists": tiny.lists}
+    params = {**SHORT, "learning_rate": 1e-12, "weight_decay": 0.0, "loss": "listwise"}
+    params |= {"num_negatives": 2, "head": "cls_logit"}
+    kept = tiny.bench.run("train_ranker", params, **given)
+    fresh = tiny.bench.run("train_ranker", {**params, "fresh_head": True}, **given)
+    heads = [Ranker.read(each.folder("model")).config.head for each in (kept, fresh)]
+    assert heads == ["pooled_two_class", "cls_logit"]
+    before = {k.split("bert.")[-1]: v for k, v in weights(tiny.ranker).items()}
+    after = {k.split("/")[-1]: v for k, v in weights(fresh).items()}
+    same = [name for name in after if name in before and before[name].shape == after[name].shape]
+    assert len(same) > 20
+    for name in same:
+        torch.testing.assert_close(after[name], before[name], atol=1e-6, rtol=0, msg=name)

@@ -1,0 +1,177 @@
+"""Stage `train_joint`: retriever and ranker trained together on the same lists (RocketQAv2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from pipeline.artifacts.kinds import JOINT_MODELS, RANKER, RETRIEVER, TOKENS, TRAINING_LISTS
+from pipeline.dag.contract import Context, Input, Inputs, Outcome, stage
+from pipeline.stages.train_params import TrainParams
+from pipeline.stages.training_run import read_lists, run_training
+
+if TYPE_CHECKING:
+    from pipeline.artifacts.reader import Artifact
+    from pipeline.artifacts.writer import ArtifactWriter
+    from pipeline.training.joint import JointLoss, JointObjective
+    from pipeline.training.loop import TrainingPlan
+    from pipeline.training.rows import TrainingRows
+    from pipeline.training.world import World
+
+_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "stable": {
+        "direction": "teacher||student",
+        "reduction": "per_list",
+        "teacher_gradient": False,
+        "query_per_row": False,
+    },
+    "paper": {
+        "direction": "student||teacher",
+        "reduction": "per_list",
+        "teacher_gradient": True,
+        "query_per_row": False,
+    },
+    "released": {
+        "direction": "teacher||student",
+        "reduction": "per_element",
+        "teacher_gradient": False,
+        "query_per_row": True,
+    },
+}
+
+
+class TrainJointParams(TrainParams):
+    """What the two models learn from each other, and their optimisation.
+
+    Attributes:
+        preset: what the four parameters below are where they are not given. `paper` is
+            KL(student || teacher), summed over a list, with its gradient to both models; `released`
+            is KL(teacher || student), the mean over all elements, the teacher detached and the
+            query encoded once per row; `stable` is the released direction with the paper's sum, the
+            teacher detached and the query encoded once.
+        direction: of the divergence; the retriever is the student, the ranker the teacher.
+        reduction: `per_list` sums over a list and averages over lists; `per_element` averages over
+            all elements, 1/m of it.
+        teacher_gradient: whether the divergence's gradient reaches the ranker.
+        query_per_row: encode a list's query once per passage, each time with other dropout.
+        teacher: `dynamic` (the ranker goes on learning) or `static` (it stays as it comes).
+        ranker_loss: the ranker's own loss: `listwise` (the paper) or `pointwise`.
+        contrastive_weight: of the retriever's own softmax loss over the list (the paper: none).
+        num_negatives: negatives of a list, m - 1 (the paper: 127 on MS MARCO, 31 on NQ).
+        schedule: as published, `constant`.
+    """
+
+    preset: Literal["stable", "paper", "released"] = "stable"
+    direction: Literal["teacher||student", "student||teacher"] | None = None
+    reduction: Literal["per_list", "per_element"] | None = None
+    teacher_gradient: bool | None = None
+    query_per_row: bool | None = None
+    teacher: Literal["dynamic", "static"] = "dynamic"
+    ranker_loss: Literal["listwise", "pointwise"] = "listwise"
+    contrastive_weight: float = Field(default=0.0, ge=0)
+    num_negatives: int = Field(default=31, ge=1)
+    schedule: Literal["bert", "linear", "constant"] = "constant"
+    learning_rate: float = Field(default=1e-5, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup_ratio: float = Field(default=0.0, ge=0, le=1)
+
+    def chosen(self, name: str) -> Any:
+        """A parameter's own value, or the preset's."""
+        own = getattr(self, name)
+        return _PRESETS[self.preset][name] if own is None else own
+
+    def terms(self) -> JointLoss:
+        """The loss."""
+        from pipeline.training.joint import JointLoss
+
+        return JointLoss(
+            direction=self.chosen("direction"),
+            reduction=self.chosen("reduction"),
+            teacher_gradient=self.chosen("teacher_gradient"),
+            ranker_loss=self.ranker_loss,
+            contrastive_weight=self.contrastive_weight,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    retriever: Artifact
+    ranker: Artifact
+    tokens: Artifact
+    rows: TrainingRows
+    params: TrainJointParams
+    plan: TrainingPlan
+
+    def objective(self, world: World, precision: str) -> JointObjective:
+        from pipeline.models.cross_encoder import CrossEncoder
+        from pipeline.models.dual_encoder import DualEncoder
+        from pipeline.models.training_mode import prepare_for_training
+        from pipeline.stages import tables
+        from pipeline.training.joint import JointObjective
+
+        params, device = self.params, world.device
+        retriever = DualEncoder.load(self.retriever.folder("model"))
+        ranker = CrossEncoder.load(self.ranker.folder("model"))
+        return JointObjective(
+            retriever=prepare_for_training(retriever, device, params.encoder_dropout),
+            ranker=prepare_for_training(ranker, device, params.encoder_dropout),
+            store=tables.open_tokens(self.tokens),
+            rows=self.rows,
+            terms=params.terms(),
+            teacher=params.teacher,
+            query_per_row=params.chosen("query_per_row"),
+            token_budget=params.token_budget,
+            precision=precision,  # type: ignore[arg-type]
+        )
+
+    def save(self, objective: Any, folder: Path, facts: Mapping[str, Any]) -> None:
+        from pipeline.models.card import Card
+        from pipeline.stages import exports
+
+        how = f"Trained together by listwise distillation with a {self.params.teacher} teacher."
+        exports.save_retriever(
+            objective.retriever,
+            self.tokens,
+            folder / "retriever",
+            Card("Dense retriever", how, facts),
+        )
+        exports.save_ranker(
+            objective.ranker, self.tokens, folder / "ranker", Card("Re-ranker", how, facts)
+        )
+
+
+@stage(
+    params=TrainJointParams,
+    inputs={
+        "retriever": RETRIEVER,
+        "ranker": RANKER,
+        "tokens": TOKENS,
+        "lists": Input((TRAINING_LISTS,), many=True),
+    },
+    output=JOINT_MODELS,
+    draws=True,
+    libraries=("torch", "transformers"),
+)
+def train_joint(
+    inputs: Inputs, params: TrainJointParams, writer: ArtifactWriter, context: Context
+) -> Outcome:
+    """Train a retriever and a ranker together: the retriever learns the ranker's distribution."""
+    from pipeline.training.rows import TrainingRows
+
+    lists = read_lists(inputs)
+    rows = TrainingRows.from_lists(lists, params.num_negatives)
+    models = ("retriever",) if params.teacher == "static" else ("retriever", "ranker")
+    prepared = _Prepared(
+        inputs["retriever"],
+        inputs["ranker"],
+        inputs["tokens"],
+        rows,
+        params,
+        params.plan(context.seed, *models),
+    )
+    shares = params.global_batch_size
+    return run_training(prepared, params.precision, lists, rows.dropped, shares, writer, context)
