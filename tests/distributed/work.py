@@ -72,6 +72,9 @@ class SumOfRanks:
         size = distributed.get_world_size() if distributed.is_initialized() else 1
         mark(self.folder, f"rank-{rank}")
         progress.start("adding", 1, "sums")
+        if size > 1:
+            # Nobody ends before everybody has left its mark.
+            distributed.barrier()
         if rank == 1 and self.ending == "error":
             raise RuntimeError("rank 1 has had enough")
         if rank == 1 and self.ending == "death" and len(marks(self.folder, "rank-1")) == 1:
