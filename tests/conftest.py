@@ -14,6 +14,9 @@ from pipeline.artifacts.cache import CACHE_VARIABLE
 from pipeline.artifacts.store import Store
 from tests.benches import TinyWorld
 
+# Ray gives way to everything else on a machine, by default: a busy one would starve the tests.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
