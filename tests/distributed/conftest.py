@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -13,23 +12,30 @@ from pipeline.distributed import cluster
 
 
 @pytest.fixture(scope="session")
-def ray_settings(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Ray's environment for the whole session, and a cache folder; Ray is left at the end."""
+def running_ray(
+    s3_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], None]]:
+    """Makes sure that Ray runs; it is left at the end of the session.
+
+    With four CPUs, whatever the machine has, and a small object store. Its workers inherit the
+    address of the S3-compatible server.
+    """
+    cache = str(tmp_path_factory.mktemp("cache"))
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         for name, value in {**cluster._QUIET, **cluster._PATIENCE}.items():
             patch.setenv(name, value)
-        yield tmp_path_factory.mktemp("cache")
+        yield lambda: _start(cache)
         cluster.disconnect()
 
 
 @pytest.fixture
-def ray_cluster(ray_settings: Path) -> None:
-    """Ray with four CPUs, whatever the machine has, and a small object store.
+def ray_cluster(running_ray: Callable[[], None]) -> None:
+    """The Ray of the session, or another where that one has died."""
+    running_ray()
 
-    One for all tests, as long as it lives. Its workers inherit the address of the S3-compatible
-    server.
-    """
+
+def _start(cache: str) -> None:
     import ray
 
     if ray.is_initialized():
@@ -42,7 +48,7 @@ def ray_cluster(ray_settings: Path) -> None:
         num_cpus=4,
         object_store_memory=100 * 2**20,
         include_dashboard=False,
-        runtime_env={"env_vars": {"PYTHONPATH": path, CACHE_VARIABLE: str(ray_settings)}},
+        runtime_env={"env_vars": {"PYTHONPATH": path, CACHE_VARIABLE: cache}},
         log_to_driver=False,
         logging_level="ERROR",
     )

@@ -59,8 +59,9 @@ SHARED = {**TRAINING, "encoder": {"shared": True}, "encoder_dropout": 0.0}
 
 
 @pytest.fixture(scope="module")
-def together(ray_cluster, tiny: TinyWorld, tmp_path_factory) -> Artifact:
+def together(running_ray, tiny: TinyWorld, tmp_path_factory) -> Artifact:
     """A retriever trained by two ranks, undisturbed."""
+    running_ray()
     bench = Bench(str(tmp_path_factory.mktemp("together")))
     made = bench.run("train_retriever", SHARED, workers=2, **training(tiny))
     assert bench.outcome(made).device.startswith("2 x cpu")
