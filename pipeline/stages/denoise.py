@@ -61,18 +61,14 @@ def denoise(
     from pipeline.methods import calibration, filters, negatives
     from pipeline.stages import tables
 
-    dataset = inputs["dataset"]
-    queries = tables.queries_of(dataset, [params.split])
-    positives = tables.positives_of(dataset).lists().of(queries)
-    found = tables.Candidates.read(inputs["candidates"]).of_queries(queries)
-    probability = tables.probabilities(found, inputs.get("calibration"))
-    known = tables.never_negative(dataset, inputs["tokens"])
+    judged = tables.Judged.read(inputs, params.split)
+    positives, found, known = judged.positives, judged.found, judged.known
     wanted = positives.of(found.lists.query_indices).lengths
     if params.per == "query":
         wanted = wanted.clip(max=1)
     chosen = negatives.denoised_negatives(
         found.lists,
-        probability if params.denoised else None,
+        judged.probability if params.denoised else None,
         known,
         wanted * params.num_negatives,
         threshold=params.threshold,
@@ -83,9 +79,9 @@ def denoise(
     kept = positives.of(chosen.lists.query_indices)
     writer.write_table("lists", tables.training_lists(kept, chosen.lists))
     unknown = filters.window(found.lists, 1, params.depth) & ~known.among(found.lists)
-    missing = len(queries) - len(found.lists)
+    missing = judged.not_scored
     return Outcome(
-        rows_in=len(queries),
+        rows_in=len(judged.queries),
         rows_out=len(kept),
         unit="queries",
         dropped={**chosen.dropped, **({"not scored": missing} if missing else {})},
@@ -93,7 +89,7 @@ def denoise(
         metrics={
             "share_below_threshold_by_rank": dict(
                 calibration.share_below_by_rank(
-                    probability[unknown], found.lists.ranks[unknown], params.threshold
+                    judged.probability[unknown], found.lists.ranks[unknown], params.threshold
                 )
             )
         },

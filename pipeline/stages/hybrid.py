@@ -18,6 +18,8 @@ from pipeline.dag.contract import Context, Input, Inputs, Outcome, Params, stage
 
 if TYPE_CHECKING:
     from pipeline.artifacts.writer import ArtifactWriter
+    from pipeline.methods.hybrid import WholeLists
+    from pipeline.stages.tables import Judged
 
 
 class HybridParams(Params):
@@ -64,61 +66,52 @@ def hybrid(
     """Draw lists of one positive and many negatives, undenoised and denoised."""
     import pyarrow as pa
 
-    from pipeline.methods.hybrid import WholeLists, denoised_lists, undenoised_lists
     from pipeline.stages import tables
 
-    dataset = inputs["dataset"]
-    queries = tables.queries_of(dataset, [params.split])
-    positives = tables.positives_of(dataset).lists().of(queries)
-    found = tables.Candidates.read(inputs["candidates"]).of_queries(queries)
-    probability = tables.probabilities(found, inputs.get("calibration"))
-    known = tables.never_negative(dataset, inputs["tokens"])
-
-    def lists(kind: str, number: int) -> WholeLists:
-        # A draw takes two streams.
-        seed = context.seed + 2 * number
-        if kind == "undenoised":
-            return undenoised_lists(
-                found.lists,
-                positives,
-                known,
-                num_negatives=params.num_negatives,
-                depth=params.depth,
-                seed=seed,
-            )
-        return denoised_lists(
-            found.lists,
-            probability,
-            positives,
-            known,
-            num_negatives=params.num_negatives,
-            depth=params.denoised_depth or params.depth,
-            negative_below=params.negative_below,
-            positive_above=params.positive_above,
-            seed=seed,
-        )
-
+    judged = tables.Judged.read(inputs, params.split)
     kinds = ["undenoised"] * params.undenoised + ["denoised"] * params.denoised
-    made = [(kind, lists(kind, number)) for number, kind in enumerate(kinds)]
+    # A draw takes two streams.
+    made = [
+        (kind, _lists(kind, judged, params, context.seed + 2 * number))
+        for number, kind in enumerate(kinds)
+    ]
     counts: Counter[str] = Counter({"undenoised": 0, "denoised": 0})
     dropped: Counter[str] = Counter()
     for kind, each in made:
         counts[kind] += len(each.negatives)
         counts.update(each.counts)
         dropped.update({f"{kind}: {reason}": count for reason, count in each.dropped.items()})
-    missing = (len(queries) - len(found.lists)) * len(kinds)
-    if missing:
-        dropped["not scored"] = missing
-    writer.write_table(
-        "lists",
-        pa.concat_tables(
-            [tables.training_lists(each.positives, each.negatives) for _, each in made]
-        ),
-    )
+    if judged.not_scored:
+        dropped["not scored"] = judged.not_scored * len(kinds)
+    rows = [tables.training_lists(each.positives, each.negatives) for _, each in made]
+    writer.write_table("lists", pa.concat_tables(rows))
     return Outcome(
-        rows_in=len(queries) * len(kinds),
+        rows_in=len(judged.queries) * len(kinds),
         rows_out=counts["undenoised"] + counts["denoised"],
         unit="lists",
         dropped=dict(dropped),
         counts=dict(counts),
+    )
+
+
+def _lists(kind: str, judged: Judged, params: HybridParams, seed: int) -> WholeLists:
+    """One list of a kind for each query that has enough candidates for it."""
+    from pipeline.methods.hybrid import denoised_lists, undenoised_lists
+
+    candidates, positives, known = judged.found.lists, judged.positives, judged.known
+    size = params.num_negatives
+    if kind == "undenoised":
+        return undenoised_lists(
+            candidates, positives, known, num_negatives=size, depth=params.depth, seed=seed
+        )
+    return denoised_lists(
+        candidates,
+        judged.probability,
+        positives,
+        known,
+        num_negatives=size,
+        depth=params.denoised_depth or params.depth,
+        negative_below=params.negative_below,
+        positive_above=params.positive_above,
+        seed=seed,
     )

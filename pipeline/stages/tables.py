@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.artifacts.reader import Artifact, Shard
+from pipeline.dag.contract import Inputs
 from pipeline.methods.filters import KnownPairs
 from pipeline.methods.lists import PassageLists
 from pipeline.methods.metrics import Qrels
@@ -225,6 +226,44 @@ def probabilities(candidates: Candidates, calibration: Artifact | None) -> npt.N
         fitted = calibration.document("calibration.json")
         platt = Calibration(fitted["slope"], fitted["intercept"])
     return platt.probabilities(candidates.ranker_scores)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A split's queries with what the ranker says of their candidates.
+
+    Attributes:
+        queries: the split's query indices.
+        positives: the labelled passages of each.
+        found: the candidates of those that were scored.
+        probability: the ranker's P(1) for each candidate.
+        known: pairs that must not become negatives.
+    """
+
+    queries: npt.NDArray[np.int64]
+    positives: PassageLists
+    found: Candidates
+    probability: npt.NDArray[np.float64]
+    known: KnownPairs
+
+    @classmethod
+    def read(cls, inputs: Inputs, split: str) -> Judged:
+        """From the inputs `dataset`, `tokens`, `candidates` and, if wired, `calibration`."""
+        dataset = inputs["dataset"]
+        queries = queries_of(dataset, [split])
+        found = Candidates.read(inputs["candidates"]).of_queries(queries)
+        return cls(
+            queries,
+            positives_of(dataset).lists().of(queries),
+            found,
+            probabilities(found, inputs.get("calibration")),
+            never_negative(dataset, inputs["tokens"]),
+        )
+
+    @property
+    def not_scored(self) -> int:
+        """Queries without candidates."""
+        return len(self.queries) - len(self.found.lists)
 
 
 def _list_column(table: pa.Table, name: str) -> pa.ListArray:

@@ -102,7 +102,7 @@ class JointObjective:
     def step(self, rows: IntArray, world: World) -> Mapping[str, Tensor]:
         """Forward and backward over this rank's lists; see `Objective.step`."""
         queries = self.rows.query_indices[rows]
-        lists = np.concatenate([self.rows.positives[rows, None], self.rows.negatives[rows]], axis=1)
+        lists = self.rows.passages(rows)
         passages, repeated = lists.ravel(), np.repeat(queries, lists.shape[1])
         sides = Sides(self.store, world.device, self.precision, self.token_budget)
         encoded = [

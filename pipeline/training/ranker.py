@@ -11,14 +11,13 @@ from torch import Tensor, nn
 
 from pipeline.methods.losses import listwise, pointwise
 from pipeline.models.cross_encoder import CrossEncoder
-from pipeline.models.device import Precision, autocast
-from pipeline.models.encoder import TensorBatch
+from pipeline.models.device import Precision
 from pipeline.text.batches import token_budget_batches
 from pipeline.text.store import TokenStore
 from pipeline.training.adversarial import perturbed
 from pipeline.training.batches import IntArray
-from pipeline.training.length_groups import by_length
 from pipeline.training.rows import TrainingPairs, TrainingRows
+from pipeline.training.sides import Sides
 from pipeline.training.world import World
 
 
@@ -109,13 +108,8 @@ class RankerObjective:
         """Mean loss of the given rows."""
         queries, passages = self._pairs(rows)
 
-        def encode(at: IntArray) -> Tensor:
-            tokens = self.store.pair_batch(queries[at], passages[at], self.model.pair_layout)
-            with autocast(device, self.precision):
-                logits: Tensor = self.model(TensorBatch.from_tokens(tokens, device))
-            return logits
-
-        logits = by_length(encode, self._lengths(queries, passages))
+        sides = Sides(self.store, device, self.precision, self.token_budget)
+        logits = sides.pairs(self.model, queries, passages).encode(np.arange(len(queries)))
         if isinstance(self.rows, TrainingRows):
             return listwise(logits.view(len(rows), -1))
         return pointwise(logits, torch.from_numpy(self.rows.labels[rows]).to(device))
@@ -125,7 +119,7 @@ class RankerObjective:
         queries = self.rows.query_indices[rows]
         if isinstance(self.rows, TrainingPairs):
             return queries, self.rows.passage_indices[rows]
-        lists = np.concatenate([self.rows.positives[rows, None], self.rows.negatives[rows]], axis=1)
+        lists = self.rows.passages(rows)
         return np.repeat(queries, lists.shape[1]), lists.ravel()
 
     def _lengths(self, queries: IntArray, passages: IntArray) -> IntArray:

@@ -36,6 +36,10 @@ class TrainingRows:
         """Negatives of each row."""
         return int(self.negatives.shape[1])
 
+    def passages(self, rows: IntArray) -> IntArray:
+        """The passages of the given rows, positive first: [len(rows), 1 + n]."""
+        return np.concatenate([self.positives[rows, None], self.negatives[rows]], axis=1)
+
     @classmethod
     def from_lists(cls, lists: pa.Table, num_negatives: int) -> TrainingRows:
         """Rows of a table with columns `query_index`, `positives` and `negatives`.
