@@ -127,8 +127,18 @@ def _merge_groups(base: Mapping, over: Mapping, problems: list[Problem]) -> Mapp
     for key, at, node in over:
         old = base.entries.get(key)
         if isinstance(old, Mapping) and isinstance(node, Mapping):
-            node = merge_stages(old, node, problems)
+            merge = _merge_variants if key == "variants" else merge_stages
+            node = merge(old, node, problems)
         base = _drop(base, key) if _is_null(node) else _put(base, key, node, at)
+    return base
+
+
+def _merge_variants(base: Mapping, over: Mapping, problems: list[Problem]) -> Mapping:
+    for name, at, node in over:
+        old = base.entries.get(name)
+        if isinstance(old, Mapping) and isinstance(node, Mapping):
+            node = merge_stages(old, node, problems)
+        base = _drop(base, name) if _is_null(node) else _put(base, name, node, at)
     return base
 
 

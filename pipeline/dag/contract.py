@@ -33,6 +33,14 @@ class Params(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    def mismatches(self, wired: Mapping[str, int]) -> Sequence[str]:
+        """What of these values does not fit the wiring; checked with the file.
+
+        Args:
+            wired: how many stages each input has.
+        """
+        return ()
+
 
 class Resources(BaseModel):
     """What a stage may use. Never part of a key: results do not depend on it.

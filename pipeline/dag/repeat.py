@@ -1,13 +1,18 @@
-"""`repeat`: a group of stages written once and unrolled over rounds, over seeds, or over both.
+"""`repeat`: a group of stages written once and unrolled over rounds, seeds, variants, or several.
 
 ```yaml
 repeat:                                # one group, or a list of groups
   rounds: 3                            # {round} is 1 … 3, {previous} is 0 … 2
   seeds: [13, 14]                      # {seed}; the group's stages draw from this seed
+  variants:                            # {variant}; what differs in each, merged like a recipe
+    plain: {}
+    deep: {"lists_{variant}_{seed}_{round}": {params: {depth: 200}}}
   stages:
-    lists_{round}: {uses: denoise, inputs: {candidates: "mined_{previous}"}}
+    lists_{variant}_{seed}_{round}:
+      uses: denoise
+      inputs: {candidates: "mined_{variant}_{seed}_{previous}"}
   first:                               # what differs in round 1, merged like a recipe
-    lists_{round}: {inputs: {candidates: bm25}}
+    lists_{variant}_{seed}_{round}: {inputs: {candidates: bm25}}
 ```
 
 Placeholders stand in stage names, in inputs and in string parameters; a parameter that is
@@ -17,7 +22,7 @@ nothing but a placeholder becomes its number.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -32,9 +37,11 @@ from pipeline.dag.yaml_nodes import (
     nearest,
 )
 
-GROUP_KEYS = ("rounds", "seeds", "stages", "first")
+GROUP_KEYS = ("rounds", "seeds", "variants", "stages", "first")
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
+VARIANT = re.compile(r"[A-Za-z0-9_-]+\Z")
 
+Values = dict[str, int | str]
 MergeStages = Callable[[Mapping, Mapping, list[Problem]], Mapping]
 
 
@@ -44,20 +51,32 @@ class Group:
 
     rounds: tuple[int, ...]
     seeds: tuple[int, ...]
+    variants: dict[str, Mapping]
     stages: Mapping
     first: Mapping | None
 
-    def bindings(self) -> list[dict[str, int]]:
-        """The placeholders' values, one dict for each copy of the group."""
-        found = []
-        for seed, number in product(self.seeds or (None,), self.rounds or (None,)):
-            values = {}
+    def copies(self) -> Iterator[Values]:
+        """The placeholders' values, one dict for each copy of the group; variants change last."""
+        for variant, seed, number in product(
+            self.variants or (None,), self.seeds or (None,), self.rounds or (None,)
+        ):
+            values: Values = {}
+            if variant is not None:
+                values["variant"] = variant
             if seed is not None:
                 values["seed"] = seed
             if number is not None:
                 values |= {"round": number, "previous": number - 1}
-            found.append(values)
-        return found
+            yield values
+
+    def body(self, values: Values, merge: MergeStages, problems: list[Problem]) -> Mapping:
+        """The stages of one copy, with what differs in round 1 and in its variant."""
+        body = self.stages
+        if self.first is not None and values.get("round") == 1:
+            body = merge(body, self.first, problems)
+        if "variant" in values:
+            body = merge(body, self.variants[str(values["variant"])], problems)
+        return body
 
 
 def unroll(
@@ -76,11 +95,8 @@ def unroll(
         group = _checked(node, problems)
         if group is None:
             continue
-        for values in group.bindings():
-            body = group.stages
-            if group.first is not None and values.get("round") == 1:
-                body = merge(body, group.first, problems)
-            for written, at, stage in body:
+        for values in group.copies():
+            for written, at, stage in group.body(values, merge, problems):
                 name = _named(written, values, at, problems)
                 if name in entries:
                     message = f"stage '{name}' exists already"
@@ -91,7 +107,7 @@ def unroll(
                     continue
                 entries[name], keys[name] = _filled_stage(stage, values, problems), at
                 if "seed" in values:
-                    seeds[name] = values["seed"]
+                    seeds[name] = int(values["seed"])
     without = {key: node for key, node in tree.entries.items() if key != "repeat"}
     without["stages"] = Mapping(entries, stages.position, keys)
     return Mapping(without, tree.position, tree.keys), seeds
@@ -109,9 +125,11 @@ def _checked(node: Node, problems: list[Problem]) -> Group | None:
             problems.append(Problem(at, message))
     rounds = _rounds(node.entries.get("rounds"), problems)
     seeds = _seeds(node.entries.get("seeds"), problems)
+    variants = _variants(node.entries.get("variants"), problems)
     stages, first = node.entries.get("stages"), node.entries.get("first")
-    if "rounds" not in node.entries and "seeds" not in node.entries:
-        problems.append(Problem(node.position, "repeat needs `rounds: n` or `seeds: [..]`"))
+    if not {"rounds", "seeds", "variants"} & set(node.entries):
+        message = "repeat needs `rounds: n`, `seeds: [..]` or `variants: {..}`"
+        problems.append(Problem(node.position, message))
     if not isinstance(stages, Mapping):
         at = stages.position if stages else node.position
         problems.append(Problem(at, "repeat needs `stages`, a mapping of stages"))
@@ -122,7 +140,7 @@ def _checked(node: Node, problems: list[Problem]) -> Group | None:
         return None
     if len(problems) > before:
         return None
-    return Group(rounds, seeds, stages, first)
+    return Group(rounds, seeds, variants, stages, first)
 
 
 def _rounds(node: Node | None, problems: list[Problem]) -> tuple[int, ...]:
@@ -148,11 +166,30 @@ def _seeds(node: Node | None, problems: list[Problem]) -> tuple[int, ...]:
     return tuple(values)
 
 
-def _filled(text: str, values: dict[str, int]) -> str:
+def _variants(node: Node | None, problems: list[Problem]) -> dict[str, Mapping]:
+    if node is None:
+        return {}
+    if not isinstance(node, Mapping) or not node.entries:
+        message = "variants is a mapping of names to the stages that differ"
+        problems.append(Problem(node.position, message))
+        return {}
+    found = {}
+    for name, at, stages in node:
+        if not VARIANT.match(name):
+            problems.append(Problem(at, f"variant '{name}': use letters, digits, _ and -"))
+        elif not isinstance(stages, Mapping):
+            message = f"variant '{name}' is a mapping of the stages that differ, or {{}}"
+            problems.append(Problem(stages.position, message))
+        else:
+            found[name] = stages
+    return found
+
+
+def _filled(text: str, values: Values) -> str:
     return PLACEHOLDER.sub(lambda hit: str(values.get(hit[1], hit[0])), text)
 
 
-def _named(text: str, values: dict[str, int], at: Position, problems: list[Problem]) -> str:
+def _named(text: str, values: Values, at: Position, problems: list[Problem]) -> str:
     """A stage name with its placeholders filled; others are mistakes here."""
     for hit in PLACEHOLDER.finditer(text):
         if hit[1] not in values:
@@ -161,7 +198,7 @@ def _named(text: str, values: dict[str, int], at: Position, problems: list[Probl
     return _filled(text, values)
 
 
-def _filled_stage(stage: Node, values: dict[str, int], problems: list[Problem]) -> Node:
+def _filled_stage(stage: Node, values: Values, problems: list[Problem]) -> Node:
     if not isinstance(stage, Mapping):
         return stage
     entries = dict(stage.entries)
@@ -172,7 +209,7 @@ def _filled_stage(stage: Node, values: dict[str, int], problems: list[Problem]) 
     return replace(stage, entries=entries)
 
 
-def _filled_names(node: Node, values: dict[str, int], problems: list[Problem]) -> Node:
+def _filled_names(node: Node, values: Values, problems: list[Problem]) -> Node:
     if isinstance(node, Scalar):
         if not isinstance(node.value, str):
             return node
@@ -184,7 +221,7 @@ def _filled_names(node: Node, values: dict[str, int], problems: list[Problem]) -
     )
 
 
-def _filled_values(node: Node, values: dict[str, int]) -> Node:
+def _filled_values(node: Node, values: Values) -> Node:
     """Parameters with placeholders filled; other braces are the parameter's own."""
     if isinstance(node, Scalar):
         if not isinstance(node.value, str):

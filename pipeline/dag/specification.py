@@ -256,6 +256,10 @@ class _Checker:
                 at = draft.inputs.position if draft.inputs.entries else draft.at
                 message = f"stage '{draft.name}' ({kind.name}) needs input '{key}', a {wanted}"
                 self.report(at, message + hint)
+        if draft.params is not None:
+            wired = {key: len(names) for key, names in draft.wired.items()}
+            for message in draft.params.mismatches(wired):
+                self.report(draft.at, f"stage '{draft.name}' ({kind.name}): {message}")
 
     def existing(
         self,

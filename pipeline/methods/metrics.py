@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ir_measures
 import numpy as np
@@ -39,6 +40,34 @@ class Qrels:
         return KnownPairs.of((self.query_indices[chosen], self.passage_indices[chosen]))
 
 
+def parsed(names: Sequence[str]) -> dict[Any, str]:
+    """ir-measures' objects, each with the name it was asked for by.
+
+    Raises:
+        ValueError: a name is unknown, or two name the same.
+    """
+    measures: dict[Any, str] = {}
+    strange: list[str] = []
+    for name in names:
+        try:
+            one = ir_measures.parse_measure(name)
+            one.validate_params()
+        except (NameError, ValueError, AssertionError):
+            strange.append(name)
+            continue
+        if one.NAME not in FAMILIES:
+            strange.append(name)
+        if one in measures:
+            raise ValueError(f"{measures[one]} and {name} are the same measure")
+        measures[one] = name
+    if strange:
+        raise ValueError(
+            f"cannot measure {', '.join(strange)}; known are {', '.join(FAMILIES)}, each with a "
+            "cutoff as in RR@10"
+        )
+    return measures
+
+
 def measure(
     ranking: PassageLists,
     qrels: Qrels,
@@ -61,13 +90,7 @@ def measure(
     Raises:
         ValueError: a query has no judgement, or a name is unknown.
     """
-    parsed = {ir_measures.parse_measure(name): name for name in names}
-    strange = [name for one, name in parsed.items() if one.NAME not in FAMILIES]
-    if strange:
-        raise ValueError(
-            f"cannot measure {', '.join(strange)}; known are {', '.join(FAMILIES)}, each with a "
-            "cutoff as in RR@10"
-        )
+    measures = parsed(names)
     lists = ranking.of(query_indices)
     judged = _judged_by_rank(lists, qrels)
     unjudged = [query for query in query_indices.tolist() if str(query) not in judged]
@@ -78,8 +101,8 @@ def measure(
         )
     place = {str(query): row for row, query in enumerate(query_indices.tolist())}
     values = {name: np.zeros(len(place)) for name in names}
-    for metric in ir_measures.iter_calc(list(parsed), judged, _run_by_rank(judged)):
-        values[parsed[metric.measure]][place[metric.query_id]] = metric.value
+    for metric in ir_measures.iter_calc(list(measures), judged, _run_by_rank(judged)):
+        values[measures[metric.measure]][place[metric.query_id]] = metric.value
     return values
 
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.artifacts.kinds import CANDIDATES, DATASET, EVALUATION, SCORED_CANDIDATES
 from pipeline.dag.contract import Context, Input, Inputs, Outcome, Params, stage
-from pipeline.stages.runs import DERIVED, RANKED, Run, mixing_weights, runs_of, write_trec
+from pipeline.stages.measuring import (
+    Measured,
+    PerQuery,
+    judged_queries,
+    measure_run,
+    queries_without_answers,
+)
+from pipeline.stages.runs import DERIVED, RANKED, derived, mixing_weights, runs_of, write_trec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +26,6 @@ if TYPE_CHECKING:
 
     from pipeline.artifacts.reader import Artifact
     from pipeline.artifacts.writer import ArtifactWriter
-    from pipeline.methods.metrics import Qrels
     from pipeline.methods.statistics import SystemScores
 
 VALIDATION = "validation"
@@ -29,9 +35,9 @@ class EvaluateParams(Params):
     """What is measured on which runs.
 
     Attributes:
-        names: one for each artifact wired to `runs`, in order. A name that comes again is another
-            seed of the same system. A run with ranker scores also gives its re-ranked and its
-            mixed run.
+        names: the systems of the artifacts wired to `runs`, in order. `NAME: 3` names the next
+            three, which are seeds of one system, as is a name that comes again. A run with ranker
+            scores also gives its re-ranked and its mixed run.
         untrained: names of systems without seeds (BM25, a model as released).
         splits: whose queries; the mix's weight is chosen on `validation` alone.
         measures: by ir-measures' names; those that look deeper than a run goes are left out for it.
@@ -43,7 +49,7 @@ class EvaluateParams(Params):
             comparisons. For data from several sources.
     """
 
-    names: list[str]
+    names: list[str | dict[str, Annotated[int, Field(ge=1)]]]
     untrained: list[str] = []
     splits: list[str] = [VALIDATION, "dev"]
     measures: list[str] = ["RR@10", "Success@1", "Success@5", "Success@20", "Success@50", "nDCG@10"]
@@ -53,44 +59,49 @@ class EvaluateParams(Params):
     shown: list[str] = Field(default=["RR@10", "Success@5", "Success@50"])
     groups: dict[str, list[str]] = {}
 
+    def systems(self) -> list[str]:
+        """The name of each run."""
+        names: list[str] = []
+        for entry in self.names:
+            counts = {entry: 1} if isinstance(entry, str) else entry
+            names += [name for name, count in counts.items() for _ in range(count)]
+        return names
 
-@dataclass(frozen=True, eq=False)
-class PerQuery:
-    """Values of one measure, and the queries they belong to."""
-
-    queries: npt.NDArray[np.integer]
-    values: npt.NDArray[np.float64]
-
-    def among(self, chosen: npt.NDArray[np.integer]) -> PerQuery:
-        """The values of those of `chosen` that are there."""
-        import numpy as np
-
-        kept = np.isin(self.queries, chosen)
-        return PerQuery(self.queries[kept], self.values[kept])
-
-
-@dataclass
-class Measured:
-    """Values by system and measure: one entry a seed."""
-
-    seeds: dict[str, dict[str, list[PerQuery]]] = field(default_factory=dict)
-
-    def add(self, system: str, measured: Mapping[str, PerQuery]) -> None:
-        """Keep another seed's values of a system."""
-        for measure, values in measured.items():
-            self.seeds.setdefault(system, {}).setdefault(measure, []).append(values)
-
-    def among(self, chosen: npt.NDArray[np.integer]) -> Measured:
-        """The values of some queries only."""
-        return Measured(
-            {
-                system: {
-                    measure: [one.among(chosen) for one in seeds]
-                    for measure, seeds in by_measure.items()
-                }
-                for system, by_measure in self.seeds.items()
-            }
+    def mismatches(self, wired: Mapping[str, int]) -> Sequence[str]:
+        """As many names as runs."""
+        runs, names = wired.get("runs", 0), self.systems()
+        if len(names) == runs:
+            return ()
+        return (
+            f"{runs} runs are wired and {len(names)} names given: one for each, or `NAME: n` "
+            "for n seeds in a row",
         )
+
+    @field_validator("measures")
+    @classmethod
+    def _known_measures(cls, measures: list[str]) -> list[str]:
+        from pipeline.methods.metrics import parsed
+
+        parsed(measures)
+        return measures
+
+    @model_validator(mode="after")
+    def _known_names(self) -> EvaluateParams:
+        measures = [*self.measures, *(f"answer@{depth}" for depth in self.answer_depths)]
+        systems = self.systems()
+        for key, given, known in (
+            ("compared", [self.compared], measures),
+            ("shown", self.shown if "shown" in self.model_fields_set else [], measures),
+            ("untrained", self.untrained, systems),
+            ("comparisons", chain(*self.comparisons), [*systems, *derived(systems)]),
+        ):
+            if strange := [name for name in given if name not in known]:
+                raise ValueError(
+                    f"{key}: no '{strange[0]}' among {', '.join(dict.fromkeys(known))}"
+                )
+        if any(len(pair) != 2 for pair in self.comparisons):
+            raise ValueError("comparisons: pairs of two names")
+        return self
 
 
 @stage(
@@ -106,14 +117,11 @@ def evaluate(
     from pipeline.stages import tables
 
     dataset, artifacts = inputs["dataset"], inputs.many("runs")
-    if len(artifacts) != len(params.names):
-        raise ValueError(
-            f"{len(artifacts)} runs are wired and {len(params.names)} names given: one for each"
-        )
+    names = params.systems()
     qrels = tables.qrels_of(dataset)
     weights: dict[str, float] = {}
     if VALIDATION in params.splits:
-        chosen_on = _judged(tables.queries_of(dataset, [VALIDATION]), qrels)
+        chosen_on = judged_queries(tables.queries_of(dataset, [VALIDATION]), qrels)
         if len(chosen_on):
             weights = mixing_weights(artifacts, chosen_on, qrels, params.compared)
     document: dict[str, Any] = {"weights": weights, "splits": {}}
@@ -125,14 +133,19 @@ def evaluate(
             measured = Measured()
             for number, artifact in enumerate(artifacts):
                 found = tables.Candidates.read(artifact).of_queries(queries)
-                for run in runs_of(params.names[number], found, qrels, weights.get(str(number))):
-                    measured.add(run.name, _measure(run, queries, qrels, dataset, params))
+                for run in runs_of(names[number], found, qrels, weights.get(str(number))):
+                    measured.add(
+                        run.name,
+                        measure_run(
+                            run, queries, qrels, dataset, params.measures, params.answer_depths
+                        ),
+                    )
                     write_trec(folder / split, run, dataset, number)
                 context.progress.advance(1)
             result = {
                 "queries": len(queries),
-                "judged_queries": len(_judged(queries, qrels)),
-                "queries_without_answers": _without_answers(queries, dataset),
+                "judged_queries": len(judged_queries(queries, qrels)),
+                "queries_without_answers": queries_without_answers(queries, dataset),
                 **_summary(measured, params),
                 "groups": _groups(measured, queries, dataset, params),
             }
@@ -151,86 +164,6 @@ def evaluate(
         warnings=warnings,
         report="\n\n".join(texts),
     )
-
-
-def _judged(queries: npt.NDArray[np.integer], qrels: Qrels) -> npt.NDArray[np.integer]:
-    """Those of the queries that have a judgement."""
-    import numpy as np
-
-    return queries[np.isin(queries, qrels.query_indices)]
-
-
-# Measures ---------------------------------------------------------------------------------
-
-
-def _measure(
-    run: Run,
-    queries: npt.NDArray[np.integer],
-    qrels: Qrels,
-    dataset: Artifact,
-    params: EvaluateParams,
-) -> dict[str, PerQuery]:
-    """Measures of rank over the judged queries, answer@k over those with answers."""
-    from pipeline.methods import metrics
-
-    names = [name for name in params.measures if _cutoff(name) <= run.depth]
-    judged = _judged(queries, qrels)
-    values = metrics.measure(run.lists, qrels, judged, names) if len(judged) and names else {}
-    measured = {name: PerQuery(judged, found) for name, found in values.items()}
-    depths = [depth for depth in params.answer_depths if depth <= run.depth]
-    if depths and len(queries) > _without_answers(queries, dataset):
-        measured |= _answer_measures(run, queries, dataset, depths)
-    return measured
-
-
-def _cutoff(name: str) -> int:
-    _, _, cutoff = name.partition("@")
-    return int(cutoff) if cutoff else 0
-
-
-def _answers(dataset: Artifact) -> dict[int, list[str]]:
-    if not dataset.rows("answers"):
-        return {}
-    table = dataset.read("answers")
-    columns = (table[name].to_pylist() for name in ("query_index", "answers"))
-    return dict(zip(*columns, strict=True))
-
-
-def _without_answers(queries: npt.NDArray[np.integer], dataset: Artifact) -> int:
-    """Queries that answer@k leaves out."""
-    answers = _answers(dataset)
-    return sum(not answers.get(int(query)) for query in queries)
-
-
-def _answer_measures(
-    run: Run, queries: npt.NDArray[np.integer], dataset: Artifact, depths: Sequence[int]
-) -> dict[str, PerQuery]:
-    """answer@k over the queries that have answers."""
-    import numpy as np
-
-    from pipeline.methods.answers import first_matches
-    from pipeline.methods.filters import window
-
-    answers = _answers(dataset)
-    lists = run.lists.of(queries)
-    lists = lists.keep(window(lists, 1, max(depths)))
-    texts = _texts(dataset, np.unique(lists.passage_indices))
-    matches = first_matches(
-        lists, [answers.get(int(query), []) for query in queries], texts.__getitem__, max(depths)
-    )
-    found = matches.query_indices
-    return {f"answer@{depth}": PerQuery(found, matches.at(depth)) for depth in depths}
-
-
-def _texts(dataset: Artifact, wanted: npt.NDArray[np.integer]) -> dict[int, str]:
-    """Texts of the given passages, reading one shard at a time."""
-    texts: dict[int, str] = {}
-    for shard in dataset.shards("passages"):
-        inside = wanted[(wanted >= shard.first_row) & (wanted < shard.first_row + shard.rows)]
-        if len(inside):
-            column = shard.read(["text"])["text"].take(inside - shard.first_row)
-            texts |= dict(zip(inside.tolist(), column.to_pylist(), strict=True))
-    return texts
 
 
 def _groups(

@@ -36,6 +36,11 @@ class Run:
     depth: int
 
 
+def derived(names: Sequence[str]) -> list[str]:
+    """What the runs are called that a ranker's scores make of those of `names`."""
+    return [name + suffix for name in names for suffix in DERIVED]
+
+
 def runs_of(name: str, found: Candidates, qrels: Qrels, weight: float | None) -> list[Run]:
     """The retriever's run and, where a ranker scored it, what re-ranking makes of it.
 

@@ -271,13 +271,72 @@ def test_seeds_unroll_and_wildcards_gather_them(tmp_path):
     assert {"q_7_1", "q_7_2", "q_8_1", "q_8_2"} <= set(seeds)
 
 
+VARIANTS = """\
+stages:
+  data: {uses: numbers}
+  sum: {uses: total, inputs: {parts: "x_*"}}
+repeat:
+  seeds: [7, 8]
+  variants:
+    plain: {}
+    tripled:
+      x_{variant}_{seed}: {params: {factor: 3}}
+    short:
+      w_{variant}_{seed}: null
+      x_{variant}_{seed}: {inputs: {numbers: data}}
+  stages:
+    w_{variant}_{seed}: {uses: scale, inputs: {numbers: data}}
+    x_{variant}_{seed}:
+      {uses: scale, inputs: {numbers: "w_{variant}_{seed}"}, params: {factor: 2}}
+"""
+
+
+def test_variants_unroll_around_seeds(tmp_path):
+    pipeline = read(tmp_path, VARIANTS)
+    gathered = ("x_plain_7", "x_plain_8", "x_tripled_7", "x_tripled_8", "x_short_7", "x_short_8")
+    assert pipeline["sum"].inputs == {"parts": gathered}
+    assert [pipeline[name].params.factor for name in gathered] == [2, 2, 3, 3, 2, 2]
+    assert pipeline["x_tripled_8"].inputs == {"numbers": ("w_tripled_8",)}
+    assert pipeline["x_short_8"].inputs == {"numbers": ("data",)}
+    assert "w_short_7" not in pipeline.names
+    assert pipeline["x_tripled_8"].seed == 8
+
+
+def test_variants_are_merged_by_extends(tmp_path):
+    (tmp_path / "base.yaml").write_text(VARIANTS)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(
+        "extends: base.yaml\n"
+        "repeat:\n"
+        "  seeds: [7]\n"
+        "  variants:\n"
+        "    short: null\n"
+        "    tripled: {'w_{variant}_{seed}': {params: {factor: 5}}}\n"
+    )
+    pipeline = read_pipeline(file, toys.registry())
+    assert pipeline["sum"].inputs == {"parts": ("x_plain_7", "x_tripled_7")}
+    assert pipeline["w_tripled_7"].params.factor == 5
+    assert pipeline["x_tripled_7"].params.factor == 3
+
+
+def test_rounds_and_variants_of_one_group(tmp_path):
+    text = ROUNDS.replace("_{round}", "_{variant}_{round}").replace("_{previous}", "_a_{previous}")
+    pipeline = read(tmp_path, text + "  variants: {a: {}}\n")
+    assert pipeline["x_a_1"].inputs == {"numbers": ("start",)}
+    assert pipeline["x_a_3"].inputs == {"numbers": ("x_a_2",)}
+
+
 @pytest.mark.parametrize(
     ("repeat", "message"),
     [
         ("{rounds: 2, stages: {x: {uses: draw}}}", "put {round} into its name"),
         ("{rounds: 0, stages: {}}", "rounds is a number from 1, not 0"),
         ("{seeds: [1, 1], stages: {}}", "list of different numbers"),
-        ("{stages: {}}", "needs `rounds: n` or `seeds: [..]`"),
+        ("{stages: {}}", "needs `rounds: n`, `seeds: [..]` or `variants: {..}`"),
+        ("{variants: [a], stages: {}}", "variants is a mapping of names to the stages"),
+        ("{variants: {a: }, stages: {}}", "variant 'a' is a mapping of the stages that differ"),
+        ("{variants: {a b: {}}, stages: {}}", "variant 'a b': use letters"),
+        ("{variants: {a: {}, b: {}}, stages: {x: {uses: draw}}}", "put {variant} into its name"),
         ("{round: 2, stages: {}}", "unknown key 'round' in repeat (did you mean 'rounds'?)"),
         ("{rounds: 2}", "needs `stages`"),
         ("{rounds: 1, stages: {'x_{runde}': {uses: draw}}}", "unknown placeholder '{runde}'"),

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 
 from pipeline.artifacts.kinds import CANDIDATES, DATASET, SCORED_CANDIDATES
+from pipeline.dag.specification import read_pipeline
+from pipeline.dag.yaml_nodes import SpecificationError
+from pipeline.stages import registry
 from tests.benches import Bench
 
+PROJECT = Path(__file__).parents[2]
 # Queries 0-3 are validation, 4-7 dev; 7 is not judged.
 SPLITS = ["validation"] * 4 + ["dev"] * 4
 QRELS = [(q, q) for q in range(7)]
@@ -184,6 +191,19 @@ def test_seeds_of_one_name_are_averaged_and_compared(bench, dataset):
     }
 
 
+def test_a_count_names_as_many_seeds_in_a_row(bench, dataset):
+    ranks = [{q: at_rank(1 + (q + seed) % 3, q) for q in range(7)} for seed in range(3)]
+    runs = [run_of(bench, lists) for lists in ranks]
+    _, counted = evaluated(bench, dataset, runs, names=["first", {"others": 2}])
+    _, written = evaluated(bench, dataset, runs, names=["first", "others", "others"])
+    assert counted == written
+    systems = counted["splits"]["dev"]["systems"]
+    assert {name: found["RR@10"]["seeds"] for name, found in systems.items()} == {
+        "first": 1,
+        "others": 2,
+    }
+
+
 def test_answers_are_looked_for_in_the_text(bench):
     plain = bench.dataset(TEXTS, SPLITS, QRELS)
     answers = pa.table(
@@ -209,10 +229,30 @@ def test_answers_are_looked_for_in_the_text(bench):
     assert document["splits"]["dev"]["queries_without_answers"] == 2
 
 
-def test_each_run_needs_a_name(bench, dataset):
-    run = run_of(bench, {4: [4]})
-    with pytest.raises(ValueError, match="2 runs are wired and 1 names given"):
-        evaluated(bench, dataset, [run, run], names=["one"])
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"names": ["one"]}, "2 runs are wired and 1 names given"),
+        ({"names": [{"one": 3}]}, "2 runs are wired and 3 names given"),
+        ({"names": [{"one": 0}, "two"]}, "greater than or equal to 1"),
+        ({"names": ["a", "b"], "untrained": ["c"]}, "untrained: no 'c' among a, b"),
+        ({"names": ["a", "b"], "shown": ["RR@7"]}, "shown: no 'RR@7' among RR@10"),
+        ({"names": ["a", "b"], "compared": "RR@7"}, "compared: no 'RR@7'"),
+        ({"names": ["a", "b"], "comparisons": [["a", "c"]]}, "comparisons: no 'c' among a, b"),
+        ({"names": ["a", "b"], "comparisons": [["a"]]}, "pairs of two names"),
+        ({"names": ["a", "b"], "measures": ["RR@10", "XX@5"]}, "cannot measure XX@5"),
+        ({"names": ["a", "b"], "measures": ["RR@10", "P"]}, "cannot measure P"),
+        ({"names": ["a", "b"], "measures": ["RR@10", "MRR@10"]}, "are the same measure"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said_before_anything_runs(tmp_path, params, message):
+    file = tmp_path / "pipeline.yaml"
+    given = {"untrained": [], **params}
+    stages = {"evaluation": {"inputs": {"runs": ["bm25", "base_run"]}, "params": given}}
+    recipe = {"extends": str(PROJECT / "pipeline.yaml"), "stages": stages}
+    file.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(SpecificationError, match=re.escape(message)):
+        read_pipeline(file, registry())
 
 
 def test_a_run_too_short_for_every_measure_is_left_out_of_them(bench, dataset):
