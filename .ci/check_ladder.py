@@ -20,6 +20,9 @@ def main(root: str) -> int:
     wrong = [f"{name} is missing" for name in SYSTEMS if name not in dev["systems"]]
     if dataset.rows("passages") < 2500:
         wrong.append("fewer than 2,500 passages")
+    splits = dataset.read("queries", ["split"])["split"].to_pylist()
+    if splits.count("train") < 800:
+        wrong.append("fewer than 800 training queries")
     if dev["queries"] < 500:
         wrong.append("fewer than 500 dev queries")
     if not wrong:

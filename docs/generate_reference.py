@@ -10,7 +10,7 @@ import inspect
 import json
 import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from pipeline.dag.contract import Input, Resources, StageType
-from pipeline.sources.records import SPLITS
+from pipeline.sources.records import LABELLED_SPLITS, SPLITS
 from pipeline.sources.registry import SourceConfiguration
 from pipeline.stages import registry
 
@@ -136,13 +136,17 @@ def attributes_of(docstring: str) -> dict[str, str]:
 
 
 def _type(field: FieldInfo) -> str:
-    bounds = [
+    return ", ".join([_spelled(field.annotation), *_bounds(field.metadata)])
+
+
+def _bounds(marks: Sequence[Any]) -> list[str]:
+    found = [
         f"{sign} {getattr(mark, name)}"
-        for mark in field.metadata
+        for mark in marks
         for name, sign in BOUNDS.items()
         if getattr(mark, name, None) is not None
     ]
-    return ", ".join([_spelled(field.annotation), *bounds])
+    return found + ["not empty" for mark in marks if getattr(mark, "min_length", None)]
 
 
 def _spelled(annotation: Any) -> str:
@@ -151,10 +155,11 @@ def _spelled(annotation: Any) -> str:
     if annotation in (type(None), None):
         return "null"
     if origin is Annotated:
-        return _spelled(arguments[0])
+        marks = [mark for one in arguments[1:] for mark in getattr(one, "metadata", ())]
+        return " ".join([_spelled(arguments[0]), *_bounds(marks)])
     if origin is Literal:
-        if set(arguments) < set(SPLITS):
-            return "split"
+        if arguments in (SPLITS, LABELLED_SPLITS):
+            return "split" if arguments == SPLITS else "labelled split"
         return " \\| ".join(f"`{choice or json.dumps(choice)}`" for choice in arguments)
     if origin in (Union, types.UnionType):
         if all(isinstance(one, type) and issubclass(one, BaseModel) for one in arguments):

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.dag.commands import VERBS, Options, execute
+from pipeline.dag.commands import DEFAULT_FILE, VERBS, Options, execute
 from pipeline.dag.contract import StageType
 from pipeline.dag.selection import Selection
 from pipeline.dag.yaml_nodes import nearest
@@ -30,6 +30,7 @@ verbs:
   doctor       check Python, torch, CUDA, faiss, Ray, disk and models
 
 exit codes: 0 done, 2 the configuration is wrong, 3 a stage failed, 4 locked by another run
+Every verb takes --set and --root; the other options only those that they make sense for.
 """
 
 
@@ -57,24 +58,24 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def options_of(arguments: Sequence[str]) -> Options:
-    """The options; ends the process with 2 and a message where they make no sense."""
+    """The options; where they make no sense, their `mistakes` say so."""
     parser = _parser()
-    given = parser.parse_intermixed_args(arguments)
+    given, unknown = parser.parse_known_intermixed_args(arguments)
     words: list[str] = given.words
     if len(words) > 1 and words[0] not in VERBS and words[1] in VERBS:
         words = [*words[1:], words[0]]
     verb = words.pop(0) if words and words[0] in VERBS else "run"
+    stage = words.pop(0) if verb == "why" and words else ""
+    mistakes = [*_stray(parser, unknown), *_empty(given)]
+    if verb == "why" and not stage:
+        mistakes.append("why: name a stage")
     if words and verb == "run" and not Path(words[0]).exists():
-        hint = nearest(words[0], VERBS)
-        parser.error(f"'{words[0]}' is neither a verb nor a file{hint}")
-    if verb == "why" and not words:
-        parser.error("why: name a stage")
-    stage = words.pop(0) if verb == "why" else ""
-    if len(words) > 1:
-        parser.error(f"one pipeline file at a time, not {' '.join(words)}")
+        mistakes.append(f"'{words[0]}' is neither a verb nor a file{nearest(words[0], VERBS)}")
+    elif len(words) > 1:
+        mistakes.append(f"one pipeline file at a time, not {' '.join(words)}")
     return Options(
         verb=verb,
-        file=words[0] if words else "pipeline.yaml",
+        file=words[0] if words else DEFAULT_FILE,
         stage=stage,
         selection=Selection(
             only=_split(given.only),
@@ -87,7 +88,24 @@ def options_of(arguments: Sequence[str]) -> Options:
         keep_going=given.keep_going,
         strict_code=given.strict_code,
         apply=given.apply,
+        mistakes=tuple(mistakes),
     )
+
+
+def _stray(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> list[str]:
+    known = [option for action in parser._actions for option in action.option_strings]
+    return [f"unknown option '{word}'{nearest(word, known)}" for word in unknown]
+
+
+def _empty(given: argparse.Namespace) -> list[str]:
+    """Stage options that name no stage, from an unset shell variable perhaps."""
+    values = {
+        "--only": given.only,
+        "--from": given.start,
+        "--until": given.until,
+        "--force": given.force,
+    }
+    return [f"{o} names no stage" for o, value in values.items() if value and not _split(value)]
 
 
 def _split(values: Sequence[str]) -> tuple[str, ...]:

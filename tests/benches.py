@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,20 @@ class Counter:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+@dataclass(frozen=True)
+class Made:
+    """How an artifact written by hand says it was made."""
+
+    stage: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Artifact] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    def key_inputs(self) -> dict[str, Any]:
+        keys = {name: [artifact.key] for name, artifact in self.inputs.items()}
+        return {"params": dict(self.params), "inputs": keys}
 
 
 @dataclass
@@ -80,8 +95,11 @@ class Bench:
             logger = logging.getLogger("test")
             context = Context(name, key, resources, self.progress, logger, seed, sources)
             read = kind.params.model_validate(params or {})
-            self.outcomes[key] = kind.run(Inputs(given), read, writer, context)
-            writer.publish({}, {})
+            outcome = self.outcomes[key] = kind.run(Inputs(given), read, writer, context)
+            writer.publish(
+                {"params": read.model_dump(mode="json"), "inputs": keys},
+                json.loads(json.dumps(asdict(outcome), default=lambda value: value.item())),
+            )
         return Artifact.open(self.store, name, key)
 
     def outcome(self, artifact: Artifact) -> Outcome:
@@ -94,18 +112,20 @@ class Bench:
         tables: Mapping[str, Sequence[pa.Table]] | None = None,
         documents: Mapping[str, Any] | None = None,
         info: Sequence[Mapping[str, Any]] | None = None,
+        made: Made | None = None,
     ) -> Artifact:
-        """An artifact written by hand: shards of each table, documents."""
-        key = digest({"given": len(self.store.list(f"given-{kind}")), "kind": kind.name})
-        writer = ArtifactWriter(self.store, f"given-{kind}", key, kind)
+        """An artifact written by hand: shards of each table, documents, and what made it."""
+        stage = made.stage if made else f"given-{kind}"
+        key = digest({"given": len(self.store.list(stage)), "kind": kind.name, "stage": stage})
+        writer = ArtifactWriter(self.store, stage, key, kind)
         for table, shards in (tables or {}).items():
             for index, rows in enumerate(shards):
                 said = info[index] if info and table == "queries" else None
                 writer.shards(table).write(index, rows, said)
         for name, value in (documents or {}).items():
             writer.document(name, value)
-        writer.publish({}, {})
-        return Artifact.open(self.store, f"given-{kind}", key)
+        writer.publish(made.key_inputs() if made else {}, {"counts": made.counts} if made else {})
+        return Artifact.open(self.store, stage, key)
 
     def dataset(
         self,
@@ -115,11 +135,14 @@ class Bench:
         *,
         rows_per_shard: int = 1000,
         texts: Sequence[str] | None = None,
+        titles: Sequence[str] | None = None,
+        answers: Mapping[int, Sequence[str]] | None = None,
         **pairs: Sequence[tuple[int, int]],
     ) -> Artifact:
         """A Dataset of given texts; `pairs` are the tables excluded, negatives, hidden_qrels."""
         ids = [f"p{number}" for number in range(len(passages))]
-        body = pa.table({"passage_id": ids, "title": [""] * len(ids), "text": list(passages)})
+        named = list(titles) if titles else [""] * len(ids)
+        body = pa.table({"passage_id": ids, "title": named, "text": list(passages)})
         names = [f"q{number}" for number in range(len(splits))]
         said = list(texts) if texts else names
         judged = pair_table(qrels).append_column(
@@ -132,6 +155,10 @@ class Bench:
         }
         for name in ("excluded", "negatives", "hidden_qrels"):
             tables[name] = [pair_table(pairs.get(name, []))]
+        if answers:
+            column = pa.array([list(one) for one in answers.values()], pa.list_(pa.string()))
+            rows = {"query_index": pa.array(list(answers), pa.int32()), "answers": column}
+            tables["answers"] = [pa.table(rows)]
         return self.given(DATASET, tables)
 
 
@@ -146,8 +173,6 @@ def cut(table: pa.Table, rows: int) -> list[pa.Table]:
 
 def contents(artifact: Artifact) -> list[Any]:
     """What an artifact holds, without the speeds that a training journal tells."""
-    import json
-
     files = [f for f in artifact.manifest.files if f.part != JOURNAL]
     held: list[Any] = sorted([f.part, f.name, f.index, f.rows, f.sha256] for f in files)
     if artifact.has(JOURNAL):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.artifacts.manifest import CorruptArtifact, FileRecord
@@ -26,23 +28,36 @@ def cache_folder() -> Path:
 def build_once(target: Path, build: Callable[[Path], None]) -> Path:
     """Make folder `target` by `build(empty folder)` unless it is there; safe between processes.
 
-    Two processes may both build; the first to finish wins and the other's copy is thrown away.
+    Processes of one machine wait for the one that builds. Where they cannot (no locks on that file
+    system), each builds; the first to finish wins and another's copy is thrown away.
     """
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-    temporary.mkdir()
-    try:
-        build(temporary)
+    with _one_at_a_time(target.with_name(f".{target.name}.lock")):
+        if target.is_dir():
+            return target
+        temporary.mkdir()
         try:
-            os.rename(temporary, target)
-        except OSError:
-            if not target.is_dir():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            build(temporary)
+            try:
+                os.rename(temporary, target)
+            except OSError:
+                if not target.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+@contextmanager
+def _one_at_a_time(file: Path) -> Iterator[None]:
+    """Hold a lock that the system lets go when its process dies."""
+    with file.open("w") as handle:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def fetch_checked(store: Store, directory: str, record: FileRecord, target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -13,6 +14,8 @@ from types import TracebackType
 from typing import Any
 
 from pipeline.artifacts.store import Store
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 10.0
 MISSED_BEATS = 3
@@ -106,10 +109,14 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._stop.wait(self._every):
-            holder = self._holder()
-            if holder is None or holder.get("token") != self._token:
-                return
-            self._store.write_bytes(self._path, self._contents())
+            try:
+                holder = self._holder()
+                if holder is None or holder.get("token") != self._token:
+                    return
+                self._store.write_bytes(self._path, self._contents())
+            except Exception as error:
+                # A store that fails for a moment must not end the signs of life for good.
+                logger.warning("no sign of life in the lock %s: %s", self._path, error)
 
     def __exit__(
         self,

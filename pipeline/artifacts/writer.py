@@ -106,6 +106,10 @@ class ShardWriter:
         parts = finished_parts(self.store, self.directory)
         return {index: files[0] for (part, index), files in parts.items() if part == self.table}
 
+    def infos(self) -> list[dict[str, Any]]:
+        """What was said of each finished shard, of this attempt or an earlier one, in order."""
+        return [record.info for _, record in sorted(self.done().items())]
+
     def _temporary_parent(self) -> Path | None:
         if not self.store.is_local:
             return None

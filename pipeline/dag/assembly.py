@@ -8,10 +8,11 @@ stage whose `uses` changes starts afresh: the old type's parameters mean nothing
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pipeline.dag.repeat import unroll
+from pipeline.dag.repeat import Unrolled, unroll
 from pipeline.dag.yaml_nodes import (
     Mapping,
     Node,
@@ -27,12 +28,14 @@ from pipeline.dag.yaml_nodes import Sequence as ListNode
 
 TOP_KEYS = ("name", "root", "seed", "extends", "repeat", "stages")
 STAGE_KEYS = ("uses", "inputs", "params", "resources")
+# In these, a null takes an entry out.
+ENTRY_KEYS = ("inputs", "resources")
 
 
 def assemble(
     file: Path, settings: Sequence[str], problems: list[Problem]
-) -> tuple[Mapping, dict[str, int]]:
-    """One tree without `extends` and `repeat`, and the seeds of stages unrolled over seeds.
+) -> tuple[Mapping, Unrolled]:
+    """One tree without `extends` and `repeat`, and what is known of the unrolled stages.
 
     Args:
         file: the pipeline file.
@@ -48,11 +51,11 @@ def assemble(
     for path, node in parsed:
         if path[0] != "stages":
             tree = _set(tree, path, node, problems)
-    tree, seeds = unroll(tree, merge_stages, problems)
+    tree, unrolled = unroll(tree, merge_stages, problems)
     for path, node in parsed:
         if path[0] == "stages":
-            tree = _set_stage(tree, path, node, problems)
-    return tree, seeds
+            tree = _set_stage(tree, path, node, unrolled, problems)
+    return tree, unrolled
 
 
 # Files ------------------------------------------------------------------------------------------
@@ -95,13 +98,22 @@ def _put(base: Mapping, key: str, node: Node, at: Position) -> Mapping:
     return Mapping({**base.entries, key: node}, base.position, {**base.keys, key: at})
 
 
-def _drop(base: Mapping, key: str) -> Mapping:
+def _drop(base: Mapping, key: str, at: Position | None = None) -> Mapping:
+    """`base` without `key`; `at` is where it was taken out, which is where its lack belongs."""
     entries = {name: node for name, node in base.entries.items() if name != key}
-    return Mapping(entries, base.position, base.keys)
+    keys = {**base.keys, key: at} if at else base.keys
+    return Mapping(entries, base.position, keys)
 
 
 def _is_null(node: Node | None) -> bool:
     return isinstance(node, Scalar) and node.value is None
+
+
+def _removed(base: Mapping, key: str, at: Position, what: str, problems: list[Problem]) -> Mapping:
+    if key not in base.entries:
+        message = f"no {what} '{key}' to remove{nearest(key, base.entries)}"
+        problems.append(Problem(at, message))
+    return _drop(base, key, at)
 
 
 def _merge_pipelines(base: Mapping, over: Mapping, problems: list[Problem]) -> Mapping:
@@ -136,37 +148,44 @@ def _merge_groups(base: Mapping, over: Mapping, problems: list[Problem]) -> Mapp
 def _merge_variants(base: Mapping, over: Mapping, problems: list[Problem]) -> Mapping:
     for name, at, node in over:
         old = base.entries.get(name)
+        if _is_null(node):
+            base = _removed(base, name, at, "variant", problems)
+            continue
         if isinstance(old, Mapping) and isinstance(node, Mapping):
             node = merge_stages(old, node, problems)
-        base = _drop(base, name) if _is_null(node) else _put(base, name, node, at)
+        base = _put(base, name, node, at)
     return base
 
 
 def merge_stages(base: Mapping, over: Mapping, problems: list[Problem]) -> Mapping:
-    """`base` with the stages of `over` merged in by name; null removes."""
+    """`base` with the stages of `over` merged in by name; null removes.
+
+    A stage that both have stands where `over` changes it: what is wrong with it as a whole came
+    about there.
+    """
     for name, at, node in over:
         old = base.entries.get(name)
         if _is_null(node):
-            if old is None:
-                hint = nearest(name, base.entries)
-                problems.append(Problem(at, f"no stage '{name}' to remove{hint}"))
-            base = _drop(base, name)
-        elif isinstance(old, Mapping) and isinstance(node, Mapping):
-            base = _put(base, name, _merge_stage(old, node), base.key_position(name))
-        else:
-            base = _put(base, name, node, at)
+            base = _removed(base, name, at, "stage", problems)
+            continue
+        if isinstance(old, Mapping) and isinstance(node, Mapping):
+            node = _merge_stage(old, node, problems)
+        base = _put(base, name, node, at)
     return base
 
 
-def _merge_stage(base: Mapping, over: Mapping) -> Mapping:
+def _merge_stage(base: Mapping, over: Mapping, problems: list[Problem]) -> Mapping:
     if _differ(base.entries.get("uses"), over.entries.get("uses")):
         return over
     for key, at, node in over:
         old = base.entries.get(key)
         if isinstance(old, Mapping) and isinstance(node, Mapping):
-            node = _merge_deeply(old, node) if key == "params" else _merge_entries(old, node)
+            if key == "params":
+                node = _merge_deeply(old, node)
+            elif key in ENTRY_KEYS:
+                node = _merge_entries(old, node, key, problems)
         base = _put(base, key, node, at)
-    return base
+    return replace(base, position=over.position)
 
 
 def _differ(old: Node | None, new: Node | None) -> bool:
@@ -174,10 +193,13 @@ def _differ(old: Node | None, new: Node | None) -> bool:
     return old is not None and new is not None and old.plain() != new.plain()
 
 
-def _merge_entries(base: Mapping, over: Mapping) -> Mapping:
+def _merge_entries(base: Mapping, over: Mapping, what: str, problems: list[Problem]) -> Mapping:
     for key, at, node in over:
-        base = _drop(base, key) if _is_null(node) else _put(base, key, node, at)
-    return base
+        if _is_null(node):
+            base = _removed(base, key, at, what.removesuffix("s"), problems)
+        else:
+            base = _put(base, key, node, at)
+    return replace(base, position=over.position)
 
 
 def _merge_deeply(base: Mapping, over: Mapping) -> Mapping:
@@ -188,7 +210,7 @@ def _merge_deeply(base: Mapping, over: Mapping) -> Mapping:
         if isinstance(old, Mapping) and isinstance(node, Mapping):
             node = _merge_deeply(old, node)
         base = _put(base, key, node, at)
-    return base
+    return replace(base, position=over.position)
 
 
 # Options ----------------------------------------------------------------------------------------
@@ -249,7 +271,9 @@ def _set_below(
     return None
 
 
-def _set_stage(tree: Mapping, path: Sequence[str], node: Node, problems: list[Problem]) -> Mapping:
+def _set_stage(
+    tree: Mapping, path: Sequence[str], node: Node, unrolled: Unrolled, problems: list[Problem]
+) -> Mapping:
     """Set below `stages`; the stage's name may be a pattern such as `*`."""
     stages = tree.entries.get("stages")
     if not isinstance(stages, Mapping):
@@ -259,16 +283,45 @@ def _set_stage(tree: Mapping, path: Sequence[str], node: Node, problems: list[Pr
         return tree
     names = [name for name in stages.entries if fnmatchcase(name, path[1])]
     if not names:
-        message = f"no stage is called '{path[1]}'{nearest(path[1], stages.entries)}"
-        problems.append(Problem(node.position, message))
+        if not unrolled.may_mean(path[1]):
+            message = f"no stage is called '{path[1]}'{nearest(path[1], stages.entries)}"
+            problems.append(Problem(node.position, message))
         return tree
     if len(path) > 2 and path[2] not in STAGE_KEYS:
         message = f"a stage has no '{path[2]}'{nearest(path[2], STAGE_KEYS)}"
         problems.append(Problem(node.position, message))
         return tree
-    for name in names:
-        if len(path) == 2 and _is_null(node):
+    if _is_null(node) and len(path) == 2:
+        for name in names:
             stages = _drop(stages, name)
-        else:
+    elif _is_null(node) and len(path) == 4 and path[2] in ENTRY_KEYS:
+        stages = _without_entry(stages, names, path[2:], node.position, problems)
+    else:
+        for name in names:
             stages = _set(stages, [name, *path[2:]], node, problems)
     return _put(tree, "stages", stages, tree.key_position("stages"))
+
+
+def _without_entry(
+    stages: Mapping,
+    names: Sequence[str],
+    path: Sequence[str],
+    at: Position,
+    problems: list[Problem],
+) -> Mapping:
+    """`stages` without an input or a resource of those named that have it."""
+    part, key = path
+    known: set[str] = set()
+    for name in names:
+        stage = stages.entries[name]
+        given = stage.entries.get(part) if isinstance(stage, Mapping) else None
+        if not isinstance(stage, Mapping) or not isinstance(given, Mapping):
+            continue
+        known |= set(given.entries)
+        if key in given.entries:
+            changed = _put(stage, part, _drop(given, key, at), stage.key_position(part))
+            stages = _put(stages, name, changed, stages.key_position(name))
+    if key not in known:
+        message = f"no {part.removesuffix('s')} '{key}' to remove{nearest(key, known)}"
+        problems.append(Problem(at, message))
+    return stages

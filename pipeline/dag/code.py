@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.artifacts.keys import digest
 from pipeline.artifacts.store import Store
 from pipeline.dag.layout import MEMORY
+from pipeline.dag.roots import recall, remember
 
 MEMORY_FILE = f"{MEMORY}/code.json"
 # What every stage shares and no result depends on.
@@ -61,9 +62,9 @@ class CodeDigests:
         return digest(seen)
 
     def save(self) -> None:
-        """Keep what was read in mind."""
+        """Keep what was read in mind, where that can be."""
         if self._changed:
-            self._store.write_json(MEMORY_FILE, self._memory)
+            remember(self._store, MEMORY_FILE, self._memory)
             self._changed = False
 
     def _read(self, path: Path) -> tuple[str, list[str]]:
@@ -72,7 +73,7 @@ class CodeDigests:
         if name in self._files:
             return self._files[name]
         if self._memory is None:
-            self._memory = self._store.read_json_if_any(MEMORY_FILE) or {}
+            self._memory = recall(self._store, MEMORY_FILE)
         status = path.stat()
         stamp = [status.st_size, status.st_mtime_ns]
         entry = self._memory.get(name)

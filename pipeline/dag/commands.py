@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.artifacts.locks import Locked
 from pipeline.artifacts.reader import Artifact
 from pipeline.artifacts.store import Store
 from pipeline.dag import views
@@ -17,16 +18,31 @@ from pipeline.dag.contract import StageType
 from pipeline.dag.garbage import collect, find_garbage
 from pipeline.dag.identities import Identities
 from pipeline.dag.layout import resolve_root
-from pipeline.dag.locking import set_aside
-from pipeline.dag.plan import Plan, make_plan
+from pipeline.dag.locking import live_runs, run_lock, set_aside
+from pipeline.dag.plan import Plan, PlannedStage, make_plan
 from pipeline.dag.progress import open_progress
-from pipeline.dag.runner import ExitCode, RunResult, new_run_id, run_plan
+from pipeline.dag.records import ExitCode, RunResult, new_run_id
+from pipeline.dag.roots import UnusableRoot, open_root, root_errors
+from pipeline.dag.runner import run_plan
 from pipeline.dag.selection import Selection, check_runnable, matching
 from pipeline.dag.specification import DEFAULT_ROOT, Pipeline, read_pipeline
 from pipeline.dag.tables import size
-from pipeline.dag.yaml_nodes import Scalar, SpecificationError
+from pipeline.dag.yaml_nodes import Position, Problem, SpecificationError
 
-VERBS = ("run", "plan", "status", "why", "graph", "verify", "gc", "doctor")
+# What each verb takes beside `--set` and `--root`, which change the file that every verb reads.
+CHOOSING = ("--only", "--from", "--until")
+TAKEN: Mapping[str, tuple[str, ...]] = {
+    "run": (*CHOOSING, "--force", "--keep-going", "--strict-code"),
+    "plan": (*CHOOSING, "--force", "--strict-code"),
+    "status": ("--strict-code",),
+    "why": ("--strict-code",),
+    "graph": CHOOSING,
+    "verify": (*CHOOSING, "--apply"),
+    "gc": ("--apply",),
+    "doctor": (),
+}
+VERBS = tuple(TAKEN)
+DEFAULT_FILE = "pipeline.yaml"
 
 
 @dataclass(frozen=True)
@@ -38,10 +54,11 @@ class Options:
         root: replaces the file's root.
         stage: whose results `why` explains.
         apply: let `gc` delete, and `verify` set damaged artifacts aside.
+        mistakes: what is wrong with the command line itself; with any, nothing is done.
     """
 
     verb: str = "run"
-    file: str = "pipeline.yaml"
+    file: str = DEFAULT_FILE
     stage: str = ""
     selection: Selection = field(default_factory=Selection)
     settings: tuple[str, ...] = ()
@@ -49,6 +66,20 @@ class Options:
     keep_going: bool = False
     strict_code: bool = False
     apply: bool = False
+    mistakes: tuple[str, ...] = ()
+
+    def given(self) -> list[str]:
+        """The options that are there, of those that some verbs do not take."""
+        there = {
+            "--only": self.selection.only,
+            "--from": self.selection.start,
+            "--until": self.selection.until,
+            "--force": self.selection.force,
+            "--keep-going": self.keep_going,
+            "--strict-code": self.strict_code,
+            "--apply": self.apply,
+        }
+        return [option for option, value in there.items() if value]
 
 
 class _LogLines(logging.Handler):
@@ -60,8 +91,9 @@ class _LogLines(logging.Handler):
 
 
 def execute(options: Options, registry: Mapping[str, StageType]) -> int:
-    """Carry out a verb; configuration mistakes are printed to standard error."""
+    """Carry out a verb; whatever keeps it from being carried out is printed to standard error."""
     try:
+        _check(options)
         return _execute(options, registry)
     except SpecificationError as error:
         print(error, file=sys.stderr)
@@ -70,40 +102,52 @@ def execute(options: Options, registry: Mapping[str, StageType]) -> int:
         if options.verb == "run":
             _record_refusal(options, str(error))
         return ExitCode.WRONG_CONFIGURATION
+    except UnusableRoot as error:
+        print(error, file=sys.stderr)
+        return ExitCode.WRONG_CONFIGURATION
+    except Locked as error:
+        print(error, file=sys.stderr)
+        return ExitCode.LOCKED
+
+
+def _check(options: Options) -> None:
+    """Raise SpecificationError where the command line makes no sense, whatever the file says."""
+    problems = [Problem(Position("command line"), message) for message in options.mistakes]
+    for option in options.given():
+        if option not in TAKEN[options.verb]:
+            takers = ", ".join(verb for verb, taken in TAKEN.items() if option in taken)
+            message = f"`{options.verb}` does not take it; leave it out (taken by: {takers})"
+            problems.append(Problem(Position(option), message))
+    if problems:
+        raise SpecificationError(problems)
 
 
 def _execute(options: Options, registry: Mapping[str, StageType]) -> int:
     if options.verb == "doctor":
         return _doctor(options)
     pipeline = read_pipeline(options.file, registry, options.settings)
-    store = _store(options.root or pipeline.root)
-    if options.verb == "graph":
-        print("\n".join([*views.graph_lines(pipeline), "", *views.mermaid_lines(pipeline)]))
-        return ExitCode.DONE
-    if options.verb == "gc":
-        return _gc(options, store)
     chosen = options.selection.names(pipeline)
     asked = matching(pipeline, [options.stage], "why") if options.verb == "why" else set()
-    plan = _plan(options, pipeline, store)
-    if options.verb == "plan":
-        print("\n".join(views.plan_lines(plan, chosen)))
-    elif options.verb == "status":
-        print("\n".join(views.status_lines(plan, store)))
-    elif options.verb == "why":
+    if options.verb == "graph":
+        lines = [*views.graph_lines(pipeline, chosen), "", *views.mermaid_lines(pipeline, chosen)]
+        print("\n".join(lines))
+        return ExitCode.DONE
+    store = open_root(options.root or pipeline.root)
+    with root_errors(store):
+        if options.verb == "gc":
+            return _gc(options, store, registry)
+        if options.verb == "run":
+            return _run(options, pipeline, chosen, store)
+        plan = _plan(options, pipeline, store)
+        if options.verb == "verify":
+            return _verify(options, plan, chosen, store)
+        if options.verb == "plan":
+            print("\n".join(views.plan_lines(plan, chosen)))
+        elif options.verb == "status":
+            print("\n".join(views.status_lines(plan, store)))
         for name in (name for name in pipeline.names if name in asked):
             print("\n".join(views.why_lines(plan, name)))
-    elif options.verb == "verify":
-        return _verify(options, plan, store)
-    else:
-        return _run(options, plan, chosen, store)
     return ExitCode.DONE
-
-
-def _store(root: str) -> Store:
-    resolved, warning = resolve_root(root)
-    if warning:
-        print(f"warning: {warning}", file=sys.stderr)
-    return Store(resolved)
 
 
 def _plan(options: Options, pipeline: Pipeline, store: Store) -> Plan:
@@ -121,60 +165,73 @@ def _plan(options: Options, pipeline: Pipeline, store: Store) -> Plan:
         progress.close()
 
 
-def _run(options: Options, plan: Plan, chosen: set[str], store: Store) -> int:
-    check_runnable(plan, chosen)
-    # Libraries have their say from warnings on; our own rooms from notes on.
-    logging.basicConfig(format="%(name)s: %(message)s", handlers=[_LogLines()])
-    logging.getLogger("pipeline").setLevel(logging.INFO)
-    result = run_plan(plan, chosen, store, options.keep_going)
+def _run(options: Options, pipeline: Pipeline, chosen: set[str], store: Store) -> int:
+    run = new_run_id()
+    # The locks of killed runs would otherwise lie there until somebody collects.
+    live_runs(store)
+    # Before the plan: what the plan finds cached must not be collected before the run begins.
+    with run_lock(store, run):
+        plan = _plan(options, pipeline, store)
+        check_runnable(plan, chosen)
+        # Libraries have their say from warnings on; our own rooms from notes on.
+        logging.basicConfig(format="%(name)s: %(message)s", handlers=[_LogLines()])
+        logging.getLogger("pipeline").setLevel(logging.INFO)
+        result = run_plan(plan, chosen, store, run, options.keep_going)
     print("\n".join(views.run_lines(result)))
     return result.exit_code
 
 
 def _record_refusal(options: Options, error: str) -> None:
-    """Write the result of a run that never began, if it is clear where to."""
-    root = options.root or _root_of(options)
+    """Write the result of a run that never began, if it is clear where to and can be done."""
+    try:
+        name, root = _heading(options)
+    except SpecificationError:
+        name, root = Path(options.file).stem, None
+    root = options.root or root
     if root is None:
         return
-    RunResult(
+    refusal = RunResult(
         run=new_run_id(),
-        pipeline=Path(options.file).stem,
+        pipeline=name,
         exit_code=ExitCode.WRONG_CONFIGURATION,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=0.0,
         error=error,
-    ).save(_store(root))
-
-
-def _root_of(options: Options) -> str | None:
-    """The root that the file names, however wrong the rest of it is."""
+    )
     try:
-        tree, _ = assemble(Path(options.file), options.settings, [])
-    except SpecificationError:
-        return None
-    root = tree.entries.get("root", Scalar(DEFAULT_ROOT, tree.position)).plain()
-    return root if isinstance(root, str) else None
+        store = open_root(root)
+        with root_errors(store):
+            refusal.save(store)
+    except UnusableRoot as failure:
+        print(f"this is not recorded: {failure}", file=sys.stderr)
 
 
-def _verify(options: Options, plan: Plan, store: Store) -> int:
+def _heading(options: Options) -> tuple[str, str | None]:
+    """The pipeline's name, and its root or None, however wrong the rest of the file is.
+
+    Raises:
+        SpecificationError: the file cannot be read.
+    """
+    tree, _ = assemble(Path(options.file), options.settings, [])
+    top = {key: node.plain() for key, _, node in tree if key in ("name", "root")}
+    name, root = top.get("name"), top.get("root", DEFAULT_ROOT)
+    return (
+        name if isinstance(name, str) else Path(options.file).stem,
+        root if isinstance(root, str) else None,
+    )
+
+
+def _verify(options: Options, plan: Plan, chosen: set[str], store: Store) -> int:
     damaged = set()
-    for planned in plan.stages:
-        if planned.manifest is None:
-            if planned.rerun:
-                print(f"{planned.name}: {planned.reason}")
-                damaged.add(planned.name)
-            continue
-        artifact = Artifact(store, planned.directory, planned.manifest)
-        progress = open_progress(planned.name)
-        total = sum(record.bytes for record in planned.manifest.files)
-        try:
-            progress.start("hashing", total, "bytes")
-            wrong = artifact.damage(progress.advance)
-        finally:
-            progress.close()
+    for planned in (planned for planned in plan.stages if planned.name in chosen):
+        if planned.manifest is not None:
+            wrong = _damage(planned, store)
+            print("\n".join(f"{planned.name}: {line}" for line in wrong or ["ok"]))
+        else:
+            wrong = [planned.reason] if planned.rerun else []
+            print(f"{planned.name}: {planned.reason if planned.rerun else 'no result to verify'}")
         if wrong:
             damaged.add(planned.name)
-        print("\n".join(f"{planned.name}: {line}" for line in wrong or ["ok"]))
     if damaged and options.apply:
         aside = plan.pipeline.below(damaged)
         set_aside(plan, aside, store, new_run_id())
@@ -184,8 +241,20 @@ def _verify(options: Options, plan: Plan, store: Store) -> int:
     return ExitCode.STAGE_FAILED if damaged else ExitCode.DONE
 
 
-def _gc(options: Options, store: Store) -> int:
-    garbage = find_garbage(store)
+def _damage(planned: PlannedStage, store: Store) -> list[str]:
+    """What is wrong with a published result; every byte of it is read."""
+    assert planned.manifest is not None
+    progress = open_progress(planned.name)
+    try:
+        total = sum(record.bytes for record in planned.manifest.files)
+        progress.start("hashing", total, "bytes")
+        return Artifact(store, planned.directory, planned.manifest).damage(progress.advance)
+    finally:
+        progress.close()
+
+
+def _gc(options: Options, store: Store, registry: Mapping[str, StageType]) -> int:
+    garbage = find_garbage(store, registry)
     for item in garbage:
         print(f"{item.directory}  {size(item.bytes)}  {item.why}")
     total = size(sum(item.bytes for item in garbage))
@@ -199,7 +268,11 @@ def _gc(options: Options, store: Store) -> int:
 def _doctor(options: Options) -> int:
     from pipeline.dag.doctor import examine
 
-    root, _ = resolve_root(options.root or _root_of(options) or DEFAULT_ROOT)
+    named = None
+    # A machine can be examined before there is a pipeline, but not by a file that is not there.
+    if options.file != DEFAULT_FILE or Path(options.file).exists():
+        _, named = _heading(options)
+    root, _ = resolve_root(options.root or named or DEFAULT_ROOT)
     for finding in examine(root):
         print(finding, flush=True)
     return ExitCode.DONE

@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.artifacts.kinds import Kind
 
@@ -23,6 +23,9 @@ class Outside:
     """Marks a parameter that names outside files, for `OutsidePath`."""
 
 
+# No unknown keys, no silent conversions, and only numbers that JSON can hold.
+STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
 # A path in a parameter. Where the stage's sources identify the file by its bytes, that identity
 # stands in the key in place of the path, so that moving a file re-runs nothing.
 OutsidePath = Annotated[str, Outside()]
@@ -31,15 +34,23 @@ OutsidePath = Annotated[str, Outside()]
 class Params(BaseModel):
     """Parameters of a stage: frozen, no unknown keys, no silent conversions."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = STRICT
 
-    def mismatches(self, wired: Mapping[str, int]) -> Sequence[str]:
-        """What of these values does not fit the wiring; checked with the file.
+    def mismatches(self, wired: Mapping[str, int], resources: Resources) -> Sequence[str]:
+        """What does not fit: values to each other, to the wiring or to the resources.
+
+        Checked with the file, for what would otherwise fail when the stage runs, or do nothing.
 
         Args:
             wired: how many stages each input has.
+            resources: what the file gives the stage.
         """
         return ()
+
+
+def unused_input(name: str, why: str) -> str:
+    """The mismatch of an input that is wired and that the chosen values never read."""
+    return f"input '{name}' is wired and never read: {why}; take it out, it only changes the key"
 
 
 class Resources(BaseModel):
@@ -47,18 +58,18 @@ class Resources(BaseModel):
 
     Attributes:
         workers: Ray workers (actors of shard stages, ranks of training). 0 runs in the driver's own
-            process without Ray; `auto` takes one worker per GPU, or per two CPUs without GPUs.
+            process without Ray; `auto` fills the cluster's GPUs, or without any its CPUs.
         cpus_per_worker: CPUs reserved, and threads used, per worker.
         gpus_per_worker: GPUs reserved per worker; `auto` is 1 where the cluster has GPUs, else 0.
         max_failures: how often a training run is restarted from its last checkpoint.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = STRICT
 
-    workers: int | str = "auto"
-    cpus_per_worker: float = 1
-    gpus_per_worker: float | str = "auto"
-    max_failures: int = 3
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    cpus_per_worker: float = Field(default=1, gt=0)
+    gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    max_failures: int = Field(default=3, ge=0)
 
 
 class Progress(Protocol):

@@ -1,24 +1,42 @@
-"""The collector: what no pipeline, lock or unfinished run names may go."""
+"""The collector: what no pipeline, lock or unfinished run names may go.
+
+A root may be a folder or a bucket that holds other things too. So only what has both a name and
+contents that the writer of artifacts gives is taken for an artifact.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
+from pipeline.artifacts.kinds import Kind
 from pipeline.artifacts.locks import Locked
-from pipeline.artifacts.manifest import SUCCESS, directory_of
+from pipeline.artifacts.manifest import MANIFEST, SUCCESS, directory_of
 from pipeline.artifacts.store import Store
+from pipeline.artifacts.writer import CHECKPOINTS, PARTS, STATE
+from pipeline.dag.contract import StageType
 from pipeline.dag.layout import ASIDE, REFERENCES, RESERVED, RUNS
-from pipeline.dag.locking import artifact_lock, is_locked
-from pipeline.dag.runner import ExitCode
+from pipeline.dag.locking import artifact_lock, is_locked, live_runs
+from pipeline.dag.records import RUN_ID, ExitCode, result_of, run_folder, run_ids, wanted_by
+from pipeline.distributed.shared_root import PROBES
+
+KEY = re.compile(r"[0-9a-f]{32}")
+SET_ASIDE = re.compile(rf"{KEY.pattern}-{RUN_ID.pattern}")
+# A folder or document of an artifact, with the suffix of the attempt that wrote it.
+WRITTEN = re.compile(r"(?P<stem>.+)-[0-9a-f]{8}(\.\w+)?")
+# Where Ray Train keeps its own record of a training while it runs: stage, key, attempt.
+RAY_TRAIN = f"{RUNS}/ray-train"
+RAY_RECORD = re.compile(r".+-[0-9a-f]{16}-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """A folder below the root that nothing needs.
+    """A folder or file below the root that nothing needs.
 
     Attributes:
-        why: `set aside`, `no longer named` or `unfinished`.
+        why: `set aside`, `no longer named`, `unfinished` or `left by a killed run`.
     """
 
     directory: str
@@ -26,32 +44,25 @@ class Garbage:
     why: str
 
 
-def find_garbage(store: Store) -> list[Garbage]:
-    """Artifacts that no reference file, lock or unfinished run names, and what was set aside."""
-    kept = needed(store)
-    found = []
-    for stage_type in store.list():
-        if stage_type in RESERVED or stage_type.startswith("."):
-            continue
-        for name in store.list(stage_type):
-            directory = f"{stage_type}/{name}"
-            if directory in kept or is_locked(store, directory):
-                continue
-            published = store.exists(f"{directory}/{SUCCESS}")
-            why = "no longer named" if published else "unfinished"
-            found.append(Garbage(directory, _size(store, directory), why))
-    for stage_type in store.list(ASIDE):
-        for name in store.list(f"{ASIDE}/{stage_type}"):
-            directory = f"{ASIDE}/{stage_type}/{name}"
-            found.append(Garbage(directory, _size(store, directory), "set aside"))
-    return found
+def find_garbage(store: Store, registry: Mapping[str, StageType]) -> list[Garbage]:
+    """What can be deleted.
+
+    Args:
+        store: the root.
+        registry: the stage types, whose artifacts are looked at; other folders are not ours.
+    """
+    return [
+        *_artifacts(store, registry),
+        *_set_aside(store, registry),
+        *_left_by_killed_runs(store),
+    ]
 
 
 def collect(store: Store, garbage: list[Garbage], tell: Callable[[str], None] = print) -> int:
     """Delete; an artifact that a driver has begun to make meanwhile stays. Returns bytes freed."""
     freed = 0
     for item in garbage:
-        if item.directory.startswith(f"{ASIDE}/"):
+        if item.directory.partition("/")[0] in RESERVED:
             store.delete(item.directory)
         else:
             try:
@@ -67,24 +78,96 @@ def collect(store: Store, garbage: list[Garbage], tell: Callable[[str], None] = 
 
 
 def needed(store: Store) -> set[str]:
-    """Directories named by a reference file or by the newest run of a pipeline, if unfinished."""
-    kept = set()
+    """Directories named by a reference file, or by a run at work or to be taken up again."""
+    kept = set(_referenced(store))
+    for artifacts in _open_runs(store).values():
+        kept.update(artifacts)
+    return kept
+
+
+def _referenced(store: Store) -> Iterator[str]:
     for pipeline in store.list(REFERENCES):
         for name in store.list(f"{REFERENCES}/{pipeline}"):
             if name.endswith(".json") and not name.startswith("."):
                 reference = store.read_json(f"{REFERENCES}/{pipeline}/{name}")
-                kept.add(directory_of(reference["type"], reference["key"]))
-    newest: dict[str, str] = {}
-    for run in store.list(RUNS):
-        plan = store.read_json_if_any(f"{RUNS}/{run}/plan.json")
-        if plan:
-            newest[plan["pipeline"]] = run
-    for run in newest.values():
-        result = store.read_json_if_any(f"{RUNS}/{run}/result.json")
-        if result is None or result["exit_code"] != ExitCode.DONE:
-            kept |= set(store.read_json(f"{RUNS}/{run}/plan.json")["artifacts"])
-    return kept
+                # A root of another use may have a folder of that name.
+                if isinstance(reference, dict) and {"type", "key"} <= set(reference):
+                    yield directory_of(reference["type"], reference["key"])
 
 
-def _size(store: Store, directory: str) -> int:
-    return sum(size for _, size in store.walk(directory))
+def _open_runs(store: Store) -> dict[str, list[str]]:
+    """Run -> artifacts it names: those at work, and of each pipeline the newest unfinished one.
+
+    An unfinished run that another one has brought to its end leaves nothing to take up again.
+    """
+    runs = run_ids(store)
+    live = live_runs(store)
+    found: dict[str, list[str]] = {}
+    newest: dict[str, tuple[str, list[str]]] = {}
+    for run in sorted({*runs, *live}):
+        wanted = wanted_by(store, run)
+        if wanted is None:
+            continue
+        result = result_of(store, run)
+        if run in live:
+            found[run] = wanted["artifacts"]
+        elif result is None or result["exit_code"] != ExitCode.DONE:
+            newest[wanted["pipeline"]] = run, wanted["artifacts"]
+    return found | {
+        run: artifacts
+        for run, artifacts in newest.values()
+        if not all(store.exists(f"{directory}/{SUCCESS}") for directory in artifacts)
+    }
+
+
+def _artifacts(store: Store, registry: Mapping[str, StageType]) -> Iterator[Garbage]:
+    kept = needed(store)
+    for stage_type, declared in sorted(registry.items()):
+        for name in filter(KEY.fullmatch, store.list(stage_type)):
+            directory = f"{stage_type}/{name}"
+            if directory in kept or is_locked(store, directory):
+                continue
+            contents = store.list(directory)
+            if _is_artifact(contents, declared.output):
+                why = "no longer named" if SUCCESS in contents else "unfinished"
+                yield Garbage(directory, _size(store, directory), why)
+
+
+def _set_aside(store: Store, registry: Mapping[str, StageType]) -> Iterator[Garbage]:
+    for stage_type, declared in sorted(registry.items()):
+        for name in filter(SET_ASIDE.fullmatch, store.list(f"{ASIDE}/{stage_type}")):
+            directory = f"{ASIDE}/{stage_type}/{name}"
+            if _is_artifact(store.list(directory), declared.output):
+                yield Garbage(directory, _size(store, directory), "set aside")
+
+
+def _is_artifact(contents: list[str], kind: Kind) -> bool:
+    """Whether a folder with these entries has something that only a writer of artifacts writes."""
+    own = {MANIFEST, SUCCESS, PARTS, STATE, CHECKPOINTS, *kind.tables}
+    stems = {*kind.folders, *(PurePosixPath(name).stem for name in kind.documents)}
+    written = [found for name in contents if (found := WRITTEN.fullmatch(name))]
+    return not own.isdisjoint(contents) or any(found["stem"] in stems for found in written)
+
+
+def _left_by_killed_runs(store: Store) -> Iterator[Garbage]:
+    """Records and folders of runs that ended without a result; results always stay."""
+    # Listed before the locks are looked at: whose file is in the list had its lock before.
+    found = {PROBES: KEY, RAY_TRAIN: RAY_RECORD}
+    nameless = [
+        f"{folder}/{name}"
+        for folder, pattern in found.items()
+        for name in filter(pattern.fullmatch, store.list(folder))
+    ]
+    runs = run_ids(store)
+    live = live_runs(store)
+    kept = {*live, *_open_runs(store)}
+    killed = [run_folder(run) for run in runs if run not in kept and not result_of(store, run)]
+    # Neither probes nor Ray's records say which run they belong to.
+    for path in [*([] if live else nameless), *killed]:
+        yield Garbage(path, _size(store, path), "left by a killed run")
+
+
+def _size(store: Store, path: str) -> int:
+    if store.exists(path):
+        return store.size(path) or 0
+    return sum(size for _, size in store.walk(path))

@@ -23,6 +23,7 @@ from pipeline.dag.contract import (
     ValueSource,
 )
 from pipeline.dag.layout import MEMORY
+from pipeline.dag.roots import recall, remember
 
 COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 MEMORY_FILE = f"{MEMORY}/files.json"
@@ -101,9 +102,9 @@ class Identities:
         return self._hub(source)
 
     def save(self) -> None:
-        """Keep newly hashed files in mind."""
+        """Keep newly hashed files in mind, where that can be."""
         if self._changed:
-            self._store.write_json(MEMORY_FILE, self._memory)
+            remember(self._store, MEMORY_FILE, self._memory)
             self._changed = False
 
     # Models ---------------------------------------------------------------------------------------
@@ -121,8 +122,15 @@ class Identities:
     # Files ----------------------------------------------------------------------------------------
 
     def _file(self, path: str) -> str:
-        if "://" in path:
-            return self._remote_file(path)
+        try:
+            return self._remote_file(path) if "://" in path else self._local_file(path)
+        except SourceMissing:
+            raise
+        except Exception as error:
+            # Anything from a folder's permissions to a bucket out of reach, by any client's name.
+            raise SourceMissing(f"{path} cannot be read: {error}") from error
+
+    def _local_file(self, path: str) -> str:
         found = Path(path).expanduser()
         if found.is_file():
             return self._digests([found])[found]
@@ -180,7 +188,7 @@ class Identities:
 
     def _recalled(self, name: str, stamp: list[Any]) -> str | None:
         if self._memory is None:
-            self._memory = self._store.read_json_if_any(MEMORY_FILE) or {}
+            self._memory = recall(self._store, MEMORY_FILE)
         entry = self._memory.get(name)
         return str(entry[-1]) if entry and entry[:-1] == stamp else None
 

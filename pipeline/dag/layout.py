@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,9 @@ ASIDE = "aside"
 MEMORY = "memory"
 RESERVED = frozenset({REFERENCES, RUNS, LOCKS, ASIDE, MEMORY})
 
+# A scheme, a colon and fewer than two slashes.
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?!//)/*(.*)", re.DOTALL)
+
 ROOT_VARIABLE = "ARTIFACT_ROOT"
 # Ray sets the first for the entry point of a submitted job.
 JOB_VARIABLES = ("RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_JOB_ID")
@@ -21,6 +25,15 @@ JOB_VARIABLES = ("RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_JOB_ID")
 def reference_path(pipeline: str, stage: str) -> str:
     """The file that names the latest result of a pipeline's stage."""
     return f"{REFERENCES}/{pipeline}/{stage}.json"
+
+
+def misspelt_root(root: str) -> str:
+    """What was meant by an address without its two slashes, or "" where nothing is wrong.
+
+    `s3:/bucket/prefix` would otherwise be a folder of that name.
+    """
+    hit = ADDRESS.match(root)
+    return f"{hit[1]}://{hit[2]}" if hit else ""
 
 
 def resolve_root(root: str, environment: Mapping[str, str] = os.environ) -> tuple[str, str]:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.dag.yaml_nodes import Mapping, Node, Position, Problem, nearest
+from pipeline.dag.yaml_nodes import Mapping, Node, Position, Problem, close_to, nearest
 from pipeline.dag.yaml_nodes import Sequence as ListNode
 
 M = TypeVar("M", bound=BaseModel)
+Location = Sequence[int | str]
+
+# How pydantic marks that a mapping's key is meant, and not the value below it.
+KEY = "[key]"
+EXPECTED = "input should be "
 
 
 def validated(model: type[M], node: Mapping, what: str, problems: list[Problem]) -> M | None:
@@ -27,39 +33,96 @@ def validated(model: type[M], node: Mapping, what: str, problems: list[Problem])
         # Through JSON, since lists then become tuples under strict checking too.
         return model.model_validate_json(json.dumps(node.plain()))
     except ValidationError as error:
-        seen = set()
-        for detail in error.errors(include_url=False):
-            problem = _problem(model, node, what, detail["loc"], detail)
-            if problem not in seen:
-                seen.add(problem)
+        mistakes = [
+            _mistake(model, node, detail["loc"], detail)
+            for detail in error.errors(include_url=False)
+        ]
+        for problem in _told(mistakes, what):
+            if problem not in problems:
                 problems.append(problem)
         return None
 
 
-def _problem(
-    model: type[BaseModel], node: Mapping, what: str, loc: Sequence[int | str], detail: Any
-) -> Problem:
-    kind = detail["type"]
+@dataclass(frozen=True)
+class _Mistake:
+    """One error of pydantic, where it belongs in the file.
+
+    Attributes:
+        path: dotted path of the value.
+        got: the value that was written, or "" where the message says it all.
+        hint: what was probably meant.
+        of_member: whether it is only what one member of a union says of the value.
+    """
+
+    path: str
+    at: Position
+    message: str
+    got: str = ""
+    hint: str = ""
+    of_member: bool = False
+
+
+def _told(mistakes: Sequence[_Mistake], what: str) -> list[Problem]:
+    """One problem for each wrong value: what it may be instead, joined over a union's members."""
+    paths = {mistake.path for mistake in mistakes}
+    groups: dict[tuple[str, Position, str], list[_Mistake]] = {}
+    for mistake in mistakes:
+        # Where a member of a union fits but for something inside it, that is the mistake.
+        deeper = any(path.startswith(f"{mistake.path}.") for path in paths)
+        if not (mistake.of_member and deeper):
+            groups.setdefault((mistake.path, mistake.at, mistake.got), []).append(mistake)
+    problems = []
+    for (path, at, got), alike in groups.items():
+        if not got:
+            problems += [Problem(at, f"{what}: {mistake.message}") for mistake in alike]
+            continue
+        first, *others = dict.fromkeys(mistake.message for mistake in alike)
+        message = ", or ".join([first, *(other.removeprefix(EXPECTED) for other in others)])
+        hint = next((mistake.hint for mistake in alike if mistake.hint), "")
+        problems.append(Problem(at, f"{what}: '{path}': {message}, got {got}{hint}"))
+    return problems
+
+
+def _mistake(model: type[BaseModel], node: Mapping, loc: Location, detail: Any) -> _Mistake:
     path, key_at, at, value = _walk(node, loc)
-    if kind == "extra_forbidden":
-        key = str(loc[-1])
-        known = _fields(model, loc[:-1])
-        return Problem(key_at, f"{what}: unknown key '{path or key}'{nearest(key, known)}")
-    if kind == "missing":
-        name = ".".join(str(part) for part in loc)
-        return Problem(at, f"{what}: '{name}' is required")
+    last = str(loc[-1]) if loc else ""
+    if detail["type"] == "extra_forbidden":
+        hint = nearest(last, {name for m in _models_at(model, loc[:-1]) for name in m.model_fields})
+        return _Mistake(path, key_at, f"unknown key '{path or last}'{hint}")
+    if detail["type"] == "missing":
+        path = f"{path}.{last}" if path else last
+        return _Mistake(path, at, f"'{path}' is required")
+    if detail["type"].startswith("union_tag_"):
+        key = detail["ctx"]["discriminator"].strip("'")
+        return _wrong_tag(path, value, key, _models_at(model, loc))
     message = detail["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    if path:
-        message = f"'{path}': {message}, got {json.dumps(value.plain())}"
-        if kind == "literal_error" and isinstance(value.plain(), str):
-            choices = detail["ctx"]["expected"].replace(" or ", ", ").split(", ")
-            hint = nearest(value.plain(), [choice.strip("'") for choice in choices])
-            message += hint if "did you mean" in hint else ""
-    return Problem(at, f"{what}: {message}")
+    if not path:
+        return _Mistake(path, at, message)
+    written = value.plain()
+    of_member = len(path.split(".")) < len(loc)
+    if last == KEY:
+        written = loc[-2]
+        path, at, of_member = path.removesuffix(f".{written}"), key_at, False
+    hint = ""
+    if detail["type"] == "literal_error" and isinstance(written, str):
+        choices = detail["ctx"]["expected"].replace(" or ", ", ").split(", ")
+        hint = close_to(written, [choice.strip("'") for choice in choices])
+    return _Mistake(path, at, message, json.dumps(written, ensure_ascii=False), hint, of_member)
 
 
-def _walk(node: Mapping, loc: Sequence[int | str]) -> tuple[str, Position, Position, Node]:
+def _wrong_tag(path: str, value: Node, key: str, models: Sequence[type[BaseModel]]) -> _Mistake:
+    """The key that chooses among a union's models is missing or unknown."""
+    tags = [tag for m in models for tag in get_args(m.model_fields[key].annotation)]
+    tag = value.entries.get(key) if isinstance(value, Mapping) else value
+    if tag is None:
+        known = f" (known: {', '.join(tags)})"
+        return _Mistake(path, value.position, f"'{path}.{key}' is required{known}")
+    hint = nearest(str(tag.plain()), tags)
+    return _Mistake(path, tag.position, f"'{path}': unknown {key} '{tag.plain()}'{hint}")
+
+
+def _walk(node: Mapping, loc: Location) -> tuple[str, Position, Position, Node]:
     """As far as `loc` leads into the file: dotted path, place of key and of value, the node."""
     current: Node = node
     key_at = node.position
@@ -85,11 +148,18 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(argument)
 
 
-def _fields(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
-    """Field names known at `loc`, for suggestions."""
+def _tags(model: type[BaseModel]) -> set[Any]:
+    """What a model's literals allow: with a union's tag, the member that it names is found."""
+    return {tag for field in model.model_fields.values() for tag in get_args(field.annotation)}
+
+
+def _models_at(model: type[BaseModel], loc: Location) -> list[type[BaseModel]]:
+    """The models that what stands at `loc` may be, for suggestions."""
     models = [model]
     for part in loc:
         fields = [field for m in models if (field := m.model_fields.get(str(part)))]
         if fields:
             models = [found for field in fields for found in _models(field.annotation)]
-    return sorted({name for found in models for name in found.model_fields})
+        else:
+            models = [m for m in models if part in _tags(m)] or models
+    return models

@@ -10,12 +10,10 @@ import socket
 import threading
 import time
 import traceback
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
-from enum import IntEnum
 from types import FrameType
 from typing import Any
 
@@ -27,71 +25,23 @@ from pipeline.artifacts.writer import ArtifactWriter
 from pipeline.dag.contract import Context, Inputs, Outcome
 from pipeline.dag.identities import package_version
 from pipeline.dag.keys import stage_seed
-from pipeline.dag.layout import RUNS, reference_path
+from pipeline.dag.layout import reference_path
 from pipeline.dag.locking import artifact_lock, set_aside
 from pipeline.dag.plan import Plan, PlannedStage
 from pipeline.dag.progress import open_progress
+from pipeline.dag.records import ExitCode, RunResult, StageResult, save_wanted
 from pipeline.dag.tables import outcome_lines
-
-
-class ExitCode(IntEnum):
-    """What the process returns; also in the run's `result.json`."""
-
-    DONE = 0
-    WRONG_CONFIGURATION = 2
-    STAGE_FAILED = 3
-    LOCKED = 4
-    INTERRUPTED = 130
-    TERMINATED = 143
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM arrived."""
 
 
-@dataclass(frozen=True)
-class StageResult:
-    """What became of one stage of a run.
-
-    Attributes:
-        status: `cached`, `done`, `failed`, `locked`, `skipped` or `interrupted`.
-    """
-
-    name: str
-    type: str
-    key: str
-    status: str
-    seconds: float = 0.0
-    outcome: Mapping[str, Any] = field(default_factory=dict)
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What became of a run, as written to `runs/<id>/result.json`."""
-
-    run: str
-    pipeline: str
-    exit_code: int
-    started: str
-    seconds: float
-    stages: tuple[StageResult, ...] = ()
-    error: str = ""
-
-    def save(self, store: Store) -> None:
-        """Write it below the root."""
-        store.write_json(f"{RUNS}/{self.run}/result.json", asdict(self))
-
-
-def new_run_id() -> str:
-    """A name that sorts by time."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{uuid.uuid4().hex[:4]}"
-
-
 def run_plan(
     plan: Plan,
     chosen: set[str],
     store: Store,
+    run: str,
     keep_going: bool = False,
     tell: Callable[[str], None] = print,
 ) -> RunResult:
@@ -101,10 +51,11 @@ def run_plan(
         plan: as made for this root.
         chosen: names of the stages this run is about; what they need beside must have a result.
         store: the root.
+        run: the run's id, whose lock the caller holds until this returns.
         keep_going: after a failure, still run what does not depend on the failed stage.
         tell: shows a line to the user.
     """
-    runner = _Runner(plan, chosen, store, keep_going, tell)
+    runner = _Runner(plan, chosen, store, run, keep_going, tell)
     return runner.run()
 
 
@@ -114,6 +65,7 @@ class _Runner:
         plan: Plan,
         chosen: set[str],
         store: Store,
+        run: str,
         keep_going: bool,
         tell: Callable[[str], None],
     ) -> None:
@@ -123,7 +75,7 @@ class _Runner:
         self.store = store
         self.keep_going = keep_going
         self.tell = tell
-        self.id = new_run_id()
+        self.id = run
         self.results: dict[str, StageResult] = {}
         self.repaired: set[str] = set()
 
@@ -134,7 +86,11 @@ class _Runner:
         with _terminating():
             try:
                 self.set_aside(p.name for p in self.plan.stages if p.rerun)
-                self.work()
+                if obstacle := self.obstacle():
+                    code, error = ExitCode.STAGE_FAILED, obstacle
+                    self.tell(error)
+                else:
+                    self.work()
             except Locked as locked:
                 code, error = ExitCode.LOCKED, str(locked)
                 self.tell(error)
@@ -161,13 +117,21 @@ class _Runner:
                 ),
                 error=error,
             )
-            result.save(self.store)
+            self.save(result)
         return result
+
+    def save(self, result: RunResult) -> None:
+        try:
+            result.save(self.store)
+        except Exception as error:
+            # Any store may fail in its own way; the exit code still says what became of the run.
+            self.tell(f"the run's result.json cannot be written: {error}")
 
     def announce(self, started: datetime) -> None:
         """Name the keys that this run needs, so that a collector spares them."""
-        self.store.write_json(
-            f"{RUNS}/{self.id}/plan.json",
+        save_wanted(
+            self.store,
+            self.id,
             {
                 "pipeline": self.pipeline.name,
                 "file": self.pipeline.file,
@@ -176,6 +140,19 @@ class _Runner:
                 "artifacts": [p.directory for p in self.plan.stages if p.directory],
             },
         )
+
+    def obstacle(self) -> str:
+        """What makes all work on the cluster useless, before hours are spent on first stages."""
+        from pipeline.distributed.shared_root import prove_shared_root
+
+        todo = [p for p in self.plan.stages if p.name in self.chosen and not p.manifest]
+        if all(planned.stage.resources.workers == 0 for planned in todo):
+            return ""
+        try:
+            prove_shared_root(self.store)
+        except Exception as error:
+            return str(error)
+        return ""
 
     def work(self) -> None:
         """Run until every chosen stage has a result; a repair takes results away again."""
@@ -236,7 +213,7 @@ class _Runner:
             damaged = self.damaged_stage(error)
             if damaged and self.repair(damaged):
                 return None
-            self.tell(f"{planned.name}: failed\n{traceback.format_exc().rstrip()}")
+            self.tell(f"{planned.name}: failed\n{_account(error)}")
             return ended("failed", error=f"{type(error).__name__}: {error}")
         except BaseException:
             self.results[planned.name] = ended("interrupted")
@@ -304,10 +281,13 @@ class _Runner:
 
     def refer(self, planned: PlannedStage) -> None:
         """Name the result as this pipeline's latest."""
-        if planned.reference and planned.reference["key"] == planned.key:
+        path = reference_path(self.pipeline.name, planned.name)
+        # Another run may have named its own result since this one was planned.
+        reference = self.store.read_json_if_any(path)
+        if reference and reference["key"] == planned.key:
             return
         self.store.write_json(
-            reference_path(self.pipeline.name, planned.name),
+            path,
             {
                 "stage": planned.name,
                 "type": planned.stage.type.name,
@@ -344,6 +324,14 @@ class _Runner:
         """Move the results of the chosen among `names`, and of all below them, out of the way."""
         below = self.pipeline.below(set(names) & self.chosen)
         set_aside(self.plan, below, self.store, self.id)
+
+
+def _account(error: Exception) -> str:
+    """An exception of our own explains itself; of any other the traceback is wanted."""
+    own = type(error).__module__.startswith("pipeline.")
+    if own and error.__cause__ is None:
+        return str(error)
+    return traceback.format_exc().rstrip()
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -36,11 +36,20 @@ class Selection:
             chosen &= pipeline.below(matching(pipeline, self.start, "--from"))
         if self.until:
             chosen &= pipeline.above(matching(pipeline, self.until, "--until"))
+        if not chosen:
+            raise SpecificationError([self._nothing()])
         stray = self.forced(pipeline) - chosen
         if stray:
             message = f"'{min(stray)}' is not among the stages that the other options choose"
             raise SpecificationError([Problem(Position("--force"), message)])
         return chosen
+
+    def _nothing(self) -> Problem:
+        every = {"--only": self.only, "--from": self.start, "--until": self.until}
+        given = {option: names for option, names in every.items() if names}
+        said = " and ".join(f"{option} {','.join(names)}" for option, names in given.items())
+        message = f"no stage is chosen by {said} at once, so there is nothing to do"
+        return Problem(Position(", ".join(given)), message)
 
     def forced(self, pipeline: Pipeline) -> set[str]:
         """The stages named by `--force`; raises SpecificationError for unknown names."""

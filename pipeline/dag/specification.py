@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 from pipeline.dag import yaml_nodes as nodes
 from pipeline.dag.assembly import STAGE_KEYS, TOP_KEYS, assemble
-from pipeline.dag.contract import Input, Params, Resources, StageType
-from pipeline.dag.layout import RESERVED
+from pipeline.dag.contract import Params, Resources, StageType
+from pipeline.dag.layout import RESERVED, misspelt_root
 from pipeline.dag.parameters import validated
+from pipeline.dag.repeat import Unrolled
+from pipeline.dag.wiring import Draft, Wiring, circles, each_once
 from pipeline.dag.yaml_nodes import Position, Problem, SpecificationError, kind_of, nearest
 
 DEFAULT_ROOT = "artifacts"
@@ -104,34 +104,20 @@ def read_pipeline(
             f"no stage type can be called '{min(clash)}': the runner keeps files there"
         )
     problems: list[Problem] = []
-    tree, seeds = assemble(Path(file), settings, problems)
-    checker = _Checker(registry, problems, seeds)
-    pipeline = checker.pipeline(tree, Path(file))
+    tree, unrolled = assemble(Path(file), settings, problems)
+    pipeline = _Checker(registry, problems, unrolled).pipeline(tree, Path(file))
     if problems or pipeline is None:
         raise SpecificationError(problems)
     return pipeline
 
 
-@dataclass(frozen=True)
-class _Draft:
-    """A stage whose own keys are read, and whose wiring is not yet checked."""
-
-    name: str
-    at: Position
-    type: StageType | None
-    inputs: nodes.Mapping
-    wired: dict[str, list[tuple[str, Position]]]
-    params: Params | None
-    resources: Resources | None
-
-
 class _Checker:
     def __init__(
-        self, registry: Mapping[str, StageType], problems: list[Problem], seeds: dict[str, int]
+        self, registry: Mapping[str, StageType], problems: list[Problem], unrolled: Unrolled
     ) -> None:
         self.registry = registry
         self.problems = problems
-        self.seeds = seeds
+        self.unrolled = unrolled
 
     def report(self, position: Position, message: str) -> None:
         self.problems.append(Problem(position, message))
@@ -144,6 +130,9 @@ class _Checker:
         if not NAME.match(name):
             self.report(tree.key_position("name"), f"name '{name}': use letters, digits, _ and -")
         root = self.value(tree, "root", str, DEFAULT_ROOT)
+        if right := misspelt_root(root):
+            at = tree.entries["root"].position
+            self.report(at, f"root '{root}' is no folder and no address: write {right}")
         seed = self.value(tree, "seed", int, DEFAULT_SEED)
         stages = tree.entries.get("stages")
         if not isinstance(stages, nodes.Mapping) or not stages.entries:
@@ -151,12 +140,17 @@ class _Checker:
             self.report(at, "a pipeline needs `stages`, a mapping of names to stages")
             return None
         drafts = {n: self.draft(n, at, node) for n, at, node in stages}
-        for draft in drafts.values():
-            self.check_wiring(draft, drafts)
-        order = self.order(drafts)
+        inputs = Wiring(drafts, self.unrolled.may_mean).resolve()
+        parents = {
+            n: {one for many in wired.values() for one in many} for n, wired in inputs.items()
+        }
+        for circle in circles(parents):
+            message = f"stages depend on each other in a circle: {' → '.join(circle)}"
+            drafts[circle[0]].report(drafts[circle[0]].at, message)
+        self.problems += each_once(drafts.values(), self.unrolled.templates)
         if self.problems:
             return None
-        built = [self.stage(drafts[name], seed) for name in order]
+        built = [self.stage(drafts[n], inputs[n], seed) for n in _ordered(parents)]
         return Pipeline(name, root, seed, str(file), tuple(built))
 
     def value(self, tree: nodes.Mapping, key: str, wanted: type, default: Any) -> Any:
@@ -171,163 +165,88 @@ class _Checker:
 
     # One stage --------------------------------------------------------------------------------
 
-    def draft(self, name: str, at: Position, node: nodes.Node) -> _Draft:
+    def draft(self, name: str, at: Position, node: nodes.Node) -> Draft:
+        problems: list[Problem] = []
         if not NAME.match(name):
-            self.report(at, f"stage name '{name}': use letters, digits, _ and -")
+            problems.append(Problem(at, f"stage name '{name}': use letters, digits, _ and -"))
         if not isinstance(node, nodes.Mapping):
-            self.report(
-                at, f"stage '{name}' is a mapping with {', '.join(STAGE_KEYS)}, not {kind_of(node)}"
+            message = (
+                f"stage '{name}' is a mapping with {', '.join(STAGE_KEYS)}, not {kind_of(node)}"
             )
-            node = nodes.Mapping({}, at)
-            return _Draft(name, at, None, node, {}, None, None)
+            problems.append(Problem(at, message))
+            return Draft(name, at, None, nodes.Mapping({}, at), problems=problems)
         for key, where, _ in node:
             if key not in STAGE_KEYS:
-                self.report(where, f"unknown key '{key}' in '{name}'{nearest(key, STAGE_KEYS)}")
-        inputs = self.part(node, "inputs", name)
-        kind = self.type(name, at, node)
+                message = f"unknown key '{key}' in '{name}'{nearest(key, STAGE_KEYS)}"
+                problems.append(Problem(where, message))
+        inputs = _part(node, "inputs", name, problems)
+        kind = self.type(name, at, node, problems)
         params = None
         if kind is not None:
             what = f"stage '{name}' ({kind.name})"
-            params = validated(kind.params, self.part(node, "params", name), what, self.problems)
-        resources = validated(
-            Resources,
-            self.part(node, "resources", name),
-            f"stage '{name}', resources",
-            self.problems,
-        )
-        wired = {key: self.names(key, value, name) for key, _, value in inputs}
-        return _Draft(name, at, kind, inputs, wired, params, resources)
+            params = validated(kind.params, _part(node, "params", name, problems), what, problems)
+        what = f"stage '{name}', resources"
+        resources = validated(Resources, _part(node, "resources", name, problems), what, problems)
+        wired = {key: _names(key, value, name, problems) for key, _, value in inputs}
+        return Draft(name, at, kind, inputs, wired, params, resources, problems)
 
-    def part(self, node: nodes.Mapping, key: str, stage: str) -> nodes.Mapping:
-        part = node.entries.get(key)
-        if part is None or part.plain() is None:
-            return nodes.Mapping({}, node.key_position(key))
-        if not isinstance(part, nodes.Mapping):
-            self.report(part.position, f"{key} of '{stage}' is a mapping, not {kind_of(part)}")
-            return nodes.Mapping({}, part.position)
-        return part
-
-    def type(self, name: str, at: Position, node: nodes.Mapping) -> StageType | None:
+    def type(
+        self, name: str, at: Position, node: nodes.Mapping, problems: list[Problem]
+    ) -> StageType | None:
         uses = node.entries.get("uses")
         if uses is None:
-            self.report(at, f"stage '{name}' needs `uses`, the type of the stage")
+            problems.append(Problem(at, f"stage '{name}' needs `uses`, the type of the stage"))
             return None
         found = self.registry.get(uses.plain()) if isinstance(uses.plain(), str) else None
         if found is None:
             hint = nearest(str(uses.plain()), self.registry)
-            self.report(uses.position, f"unknown stage type '{uses.plain()}'{hint}")
+            problems.append(Problem(uses.position, f"unknown stage type '{uses.plain()}'{hint}"))
         return found
 
-    def names(self, key: str, node: nodes.Node, stage: str) -> list[tuple[str, Position]]:
-        items = node.items if isinstance(node, nodes.Sequence) else (node,)
-        found = []
-        for item in items:
-            if isinstance(item, nodes.Scalar) and isinstance(item.value, str | int):
-                found.append((str(item.value), item.position))
-            else:
-                message = f"input '{key}' of '{stage}' is a stage name or a list of them"
-                self.report(item.position, message)
-        return found
-
-    # Wiring -----------------------------------------------------------------------------------
-
-    def check_wiring(self, draft: _Draft, drafts: Mapping[str, _Draft]) -> None:
-        kind = draft.type
-        for key, names in draft.wired.items():
-            declared = None
-            if kind is not None:
-                declared = kind.inputs.get(key)
-                if declared is None:
-                    message = f"stage type '{kind.name}' has no input '{key}'"
-                    known = nearest(key, kind.inputs)
-                    self.report(draft.inputs.key_position(key), message + known)
-            draft.wired[key] = self.existing(draft, key, names, declared, drafts)
-        if kind is None:
-            return
-        for key, declared in kind.inputs.items():
-            if not declared.optional and not draft.inputs.entries.get(key):
-                makers = [
-                    d.name
-                    for d in drafts.values()
-                    if d.type and d is not draft and declared.accepts(d.type.output)
-                ]
-                hint = f"; made by {', '.join(makers[:6])}" if makers else ""
-                wanted = declared.wanted()
-                at = draft.inputs.position if draft.inputs.entries else draft.at
-                message = f"stage '{draft.name}' ({kind.name}) needs input '{key}', a {wanted}"
-                self.report(at, message + hint)
-        if draft.params is not None:
-            wired = {key: len(names) for key, names in draft.wired.items()}
-            for message in draft.params.mismatches(wired):
-                self.report(draft.at, f"stage '{draft.name}' ({kind.name}): {message}")
-
-    def existing(
-        self,
-        draft: _Draft,
-        key: str,
-        names: list[tuple[str, Position]],
-        declared: Input | None,
-        drafts: Mapping[str, _Draft],
-    ) -> list[tuple[str, Position]]:
-        node = draft.inputs.entries[key]
-        if declared and not declared.many and (isinstance(node, nodes.Sequence)):
-            self.report(node.position, f"input '{key}' of '{draft.name}' takes one stage, no list")
-        if isinstance(node, nodes.Sequence) and not node.items:
-            self.report(node.position, f"input '{key}' of '{draft.name}' is an empty list")
-        found = []
-        for name, at in names:
-            matches = [name] if name in drafts else []
-            if declared and declared.many and "*" in name:
-                matches = [n for n in drafts if fnmatchcase(n, name) and n != draft.name]
-            if not matches:
-                self.report(at, f"no stage is called '{name}'{nearest(name, drafts)}")
-            for match in matches:
-                self.check_kind(draft, key, declared, drafts[match], at)
-                found.append((match, at))
-        return found
-
-    def check_kind(
-        self, draft: _Draft, key: str, declared: Input | None, giver: _Draft, at: Position
-    ) -> None:
-        if declared is None or giver.type is None or declared.accepts(giver.type.output):
-            return
-        self.report(
-            at,
-            f"input '{key}' of '{draft.name}' takes a {declared.wanted()}, "
-            f"but '{giver.name}' ({giver.type.name}) makes a {giver.type.output.name}",
-        )
-
-    # The whole --------------------------------------------------------------------------------
-
-    def order(self, drafts: Mapping[str, _Draft]) -> list[str]:
-        """Names in the file's order wherever the wiring leaves a choice."""
-        parents = {
-            name: {given for names in draft.wired.values() for given, _ in names}
-            for name, draft in drafts.items()
-        }
-        try:
-            TopologicalSorter(parents).prepare()
-        except CycleError as error:
-            cycle = error.args[1]
-            first = drafts[cycle[0]]
-            self.report(first.at, f"stages depend on each other in a circle: {' → '.join(cycle)}")
-            return []
-        order: list[str] = []
-        waiting = list(drafts)
-        while waiting:
-            name = next(name for name in waiting if parents[name] <= set(order))
-            order.append(name)
-            waiting.remove(name)
-        return order
-
-    def stage(self, draft: _Draft, seed: int) -> Stage:
+    def stage(self, draft: Draft, inputs: dict[str, tuple[str, ...]], seed: int) -> Stage:
         assert draft.type and draft.params is not None and draft.resources is not None
         return Stage(
             name=draft.name,
             type=draft.type,
-            inputs={key: tuple(n for n, _ in names) for key, names in draft.wired.items()},
+            inputs=inputs,
             params=draft.params,
             resources=draft.resources,
-            seed=self.seeds.get(draft.name, seed),
+            seed=self.unrolled.seeds.get(draft.name, seed),
             position=draft.at,
         )
+
+
+def _part(node: nodes.Mapping, key: str, stage: str, problems: list[Problem]) -> nodes.Mapping:
+    part = node.entries.get(key)
+    if part is None or part.plain() is None:
+        return nodes.Mapping({}, node.key_position(key))
+    if not isinstance(part, nodes.Mapping):
+        message = f"{key} of '{stage}' is a mapping, not {kind_of(part)}"
+        problems.append(Problem(part.position, message))
+        return nodes.Mapping({}, part.position)
+    return part
+
+
+def _names(
+    key: str, node: nodes.Node, stage: str, problems: list[Problem]
+) -> list[tuple[str, Position]]:
+    items = node.items if isinstance(node, nodes.Sequence) else (node,)
+    found = []
+    for item in items:
+        if isinstance(item, nodes.Scalar) and isinstance(item.value, str | int):
+            found.append((str(item.value), item.position))
+        else:
+            message = f"input '{key}' of '{stage}' is a stage name or a list of them"
+            problems.append(Problem(item.position, message))
+    return found
+
+
+def _ordered(parents: Mapping[str, set[str]]) -> list[str]:
+    """Names in the file's order wherever the wiring leaves a choice."""
+    order: list[str] = []
+    waiting = list(parents)
+    while waiting:
+        name = next(name for name in waiting if parents[name] <= set(order))
+        order.append(name)
+        waiting.remove(name)
+    return order

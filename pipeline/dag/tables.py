@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.dag.progress import duration
@@ -27,7 +27,7 @@ def _is_number(cell: str) -> bool:
 
 
 def outcome_lines(name: str, outcome: Mapping[str, Any], seconds: float) -> list[str]:
-    """What a stage did to its rows: one line, and one for each warning."""
+    """What a stage did to its rows, what it measured, and one line for each warning."""
     unit = outcome["unit"]
     parts = [f"{outcome['rows_in']:,} {unit} in", f"{outcome['rows_out']:,} out"]
     dropped = outcome["dropped"]
@@ -36,7 +36,18 @@ def outcome_lines(name: str, outcome: Mapping[str, Any], seconds: float) -> list
         parts.append(f"{sum(dropped.values()):,} dropped ({reasons})")
     parts += [f"{what} {number(value)}" for what, value in outcome["counts"].items() if value]
     lines = [f"{name}: done in {duration(seconds)}: {', '.join(parts)}"]
+    if measured := [f"{what} {number(value)}" for what, value in _leaves(outcome["metrics"])]:
+        lines.append(f"{name}: {', '.join(measured)}")
     return lines + [f"{name}: warning: {text}" for text in outcome["warnings"]]
+
+
+def _leaves(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The numbers of nested metrics, each under the names that lead to it."""
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name} {below}", number) for below, number in _leaves(value))
+        elif isinstance(value, int | float):
+            yield name, value
 
 
 def number(value: float) -> str:

@@ -6,11 +6,10 @@ from typing import Any
 
 from pipeline.artifacts.store import Store
 from pipeline.dag.keys import differences
-from pipeline.dag.layout import RUNS
 from pipeline.dag.locking import is_locked
 from pipeline.dag.plan import Plan, PlannedStage, State, shown
 from pipeline.dag.progress import duration
-from pipeline.dag.runner import RunResult
+from pipeline.dag.records import RunResult, result_of, run_ids, wanted_by
 from pipeline.dag.specification import Pipeline
 from pipeline.dag.tables import aligned
 
@@ -64,11 +63,10 @@ def _made(planned: PlannedStage) -> list[str]:
 
 
 def _last_run(pipeline: str, store: Store) -> dict[str, Any]:
-    for run in reversed(store.list(RUNS)):
-        plan = store.read_json_if_any(f"{RUNS}/{run}/plan.json")
+    for run in reversed(run_ids(store)):
+        plan = wanted_by(store, run)
         if plan and plan["pipeline"] == pipeline:
-            result = store.read_json_if_any(f"{RUNS}/{run}/result.json") or {}
-            return {"run": run, "started": plan["started"], **result}
+            return {"run": run, "started": plan["started"], **(result_of(store, run) or {})}
     return {}
 
 
@@ -80,9 +78,13 @@ def why_lines(plan: Plan, name: str) -> list[str]:
         lines[0] += f": {planned.reason}"
     if planned.key:
         lines.append(f"key {planned.key}")
-    if planned.reference is None or not planned.key:
+    if planned.reference is None:
         return [*lines, "there is no earlier result of this stage to compare with"]
     lines.append(f"last {planned.reference['key']} ({planned.reference['written']})")
+    if not planned.key:
+        unknown = [parent for parent in planned.stage.parents if not plan[parent].key]
+        hint = f"; see: why {', why '.join(unknown)}" if unknown else ""
+        return [*lines, f"nothing can be compared: today's key is not known{hint}"]
     changed = differences(planned.reference["key_inputs"], planned.key_inputs)
     if not changed:
         return [*lines, "nothing differs"]
@@ -94,23 +96,24 @@ def why_lines(plan: Plan, name: str) -> list[str]:
     return [*lines, *aligned(rows, ["field", "last", "now", ""])]
 
 
-def graph_lines(pipeline: Pipeline) -> list[str]:
-    """The graph as text: each stage with what goes in and what comes out."""
+def graph_lines(pipeline: Pipeline, chosen: set[str]) -> list[str]:
+    """The graph as text: each chosen stage with what goes in and what comes out."""
     rows = []
-    for stage in pipeline.stages:
+    for stage in (stage for stage in pipeline.stages if stage.name in chosen):
         given = ", ".join(f"{name}={'+'.join(names)}" for name, names in stage.inputs.items())
         rows.append([stage.name, stage.type.name, given, stage.type.output.name])
     return aligned(rows, ["stage", "type", "inputs", "makes"])
 
 
-def mermaid_lines(pipeline: Pipeline) -> list[str]:
-    """The graph as a Mermaid flowchart."""
+def mermaid_lines(pipeline: Pipeline, chosen: set[str]) -> list[str]:
+    """The chosen stages, and what goes from one to another, as a Mermaid flowchart."""
     lines = ["flowchart TD"]
     # `end` and other words of Mermaid's grammar cannot be node names.
-    ids = {name: f"s{index}" for index, name in enumerate(pipeline.names)}
-    lines += [f'  {ids[s.name]}["{s.name}<br/>{s.type.name}"]' for s in pipeline.stages]
-    for stage in pipeline.stages:
-        for parent in stage.parents:
+    stages = [stage for stage in pipeline.stages if stage.name in chosen]
+    ids = {stage.name: f"s{index}" for index, stage in enumerate(stages)}
+    lines += [f'  {ids[s.name]}["{s.name}<br/>{s.type.name}"]' for s in stages]
+    for stage in stages:
+        for parent in (parent for parent in stage.parents if parent in chosen):
             kind = pipeline[parent].type.output.name
             lines.append(f"  {ids[parent]} -->|{kind}| {ids[stage.name]}")
     return lines
@@ -129,4 +132,10 @@ def run_lines(result: RunResult) -> list[str]:
     header = ["stage", "result", "in", "out", "dropped", "time", "error"]
     total = f"run {result.run}: exit code {result.exit_code} after {duration(result.seconds)}"
     reports = [f"\n{text}\n" for stage in result.stages if (text := stage.outcome.get("report"))]
-    return [*(aligned(rows, header) if rows else []), *reports, total]
+    # Also those of cached stages: what was doubtful once still is.
+    warnings = [
+        f"{stage.name}: warning: {text}"
+        for stage in result.stages
+        for text in stage.outcome.get("warnings", ())
+    ]
+    return [*(aligned(rows, header) if rows else []), *reports, *warnings, total]

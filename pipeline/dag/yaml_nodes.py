@@ -15,6 +15,8 @@ import yaml
 
 LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 INTEGER = re.compile(r"[-+]?[0-9]+\Z")
+# A name in braces as it stands in an unquoted text.
+BRACES = re.compile(r"\{\w+\}")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 WORDS: dict[str, Any] = {
     "": None,
@@ -210,13 +212,28 @@ def parse(text: str, source: str, at: Position | None = None) -> tuple[Node, lis
     except yaml.MarkedYAMLError as error:
         what = " ".join(part for part in (error.context, error.problem) if part)
         position = composer.position(error.problem_mark or error.context_mark)
-        hint = "; names with braces need quotes inside {…}" if "{" in what or "flow" in what else ""
+        hint = "; names with braces need quotes inside {…}" if _braces_at(error, text) else ""
         raise SpecificationError([Problem(position, f"not YAML: {what}{hint}")]) from None
-    except yaml.YAMLError as error:
-        raise SpecificationError([Problem(Position(source), f"not YAML: {error}")]) from None
+    except yaml.reader.ReaderError as error:
+        position = at or _place_of(chr(error.character), text, source)
+        what = f"character U+{error.character:04X} cannot stand in a file"
+        raise SpecificationError([Problem(position, f"not YAML: {what}")]) from None
     if root is None:
         return Scalar(None, at or Position(source, 1, 1)), []
     return composer.node(root), composer.problems
+
+
+def _braces_at(error: yaml.MarkedYAMLError, text: str) -> bool:
+    """Whether a name in braces stands in the lines that the parser complains of."""
+    marks = [mark.line for mark in (error.context_mark, error.problem_mark) if mark]
+    lines = text.splitlines()[min(marks, default=0) : max(marks, default=0) + 1]
+    return any(BRACES.search(line) for line in lines)
+
+
+def _place_of(character: str, text: str, source: str) -> Position:
+    # By the character itself: the parsers count in characters or in bytes, as they were built.
+    before = text[: text.index(character)]
+    return Position(source, before.count("\n") + 1, len(before) - before.rfind("\n"))
 
 
 def kind_of(node: Node) -> str:
@@ -224,12 +241,17 @@ def kind_of(node: Node) -> str:
     return _Composer.kinds[type(node)]
 
 
+def close_to(word: str, options: Iterable[str]) -> str:
+    """A hint for a misspelt `word`: the option closest to it, or nothing if none is close."""
+    close = difflib.get_close_matches(word, sorted(options), n=1, cutoff=0.6)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
 def nearest(word: str, options: Iterable[str]) -> str:
     """A hint for a misspelt `word`: the option closest to it, or the options if none is close."""
     known = sorted(options)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if close:
-        return f" (did you mean '{close[0]}'?)"
+    if close := close_to(word, known):
+        return close
     if not known:
         return ""
     shown = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ PROJECT_ROOT = Path(pipeline.__file__).resolve().parent.parent
 
 # A machine of its own that is busy for a minute has not failed: Ray would end the node for it.
 _PATIENCE = {"RAY_health_check_failure_threshold": "20"}
+
+_AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 # What Ray prints about itself would bury the pipeline's own lines.
 _QUIET = {
@@ -48,6 +51,11 @@ class HasResources(Protocol):
         """Restarts of a training run."""
 
 
+def is_given() -> bool:
+    """Whether a job or `RAY_ADDRESS` names a cluster."""
+    return JOB_VARIABLE in os.environ or bool(os.environ.get("RAY_ADDRESS"))
+
+
 def connect() -> None:
     """Join the cluster that `RAY_ADDRESS` or the surrounding job names, else start one here.
 
@@ -69,6 +77,8 @@ def connect() -> None:
         return
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
+    if not is_given():
+        _authenticate()
     path = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
     variables = {"PYTHONPATH": path}
     if CACHE_VARIABLE in os.environ:
@@ -81,6 +91,15 @@ def connect() -> None:
         log_to_driver=False,
         logging_level="ERROR",
     )
+
+
+def _authenticate() -> None:
+    """A token of its own for a cluster that this process starts, unless one was given.
+
+    Ray would keep one in the home directory, readable by every user of the machine.
+    """
+    if not any(name in os.environ for name in _AUTHENTICATION):
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def is_lost() -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.artifacts.store import Store
+from pipeline.distributed.cluster import connect, is_given
 
 PROBES = "runs/probes"
 ANSWER_SECONDS = 120.0
@@ -26,8 +27,9 @@ class UnsharedRoot(Exception):
 
     def __str__(self) -> str:
         return (
-            f"the artifact root {self.uri} is not the same on all nodes: {self.nodes} cannot see "
-            "what the driver writes there; use an object store (s3://, gs://) or a shared mount"
+            f"the artifact root {self.uri} is not the same on all nodes: what the driver "
+            f"writes there is not seen by {self.nodes}; use an object store (s3://, gs://) that "
+            "every node may read, or a shared mount"
         )
 
 
@@ -43,12 +45,16 @@ class Probe:
         """Where the file is, relative to the root."""
         return f"{PROBES}/{self.token}"
 
-    def is_seen(self) -> bool:
-        """Whether this process sees the file."""
+    def obstacle(self) -> str:
+        """Why this process does not see the file; empty where it does."""
         try:
-            return self.store.read_bytes(self.path).decode() == self.token
-        except OSError:
-            return False
+            seen = self.store.read_bytes(self.path).decode()
+        except FileNotFoundError:
+            return "no such file"
+        except Exception as error:
+            # Clients of object stores have exceptions of their own, for credentials for instance.
+            return f"{type(error).__name__}: {error}"
+        return "" if seen == self.token else "another file"
 
     def check(self) -> None:
         """Raise UnsharedRoot if this process does not see the file.
@@ -56,10 +62,26 @@ class Probe:
         A worker calls this first: what is missing on a node that joined late, with a root of its
         own, would otherwise look like a damaged artifact.
         """
-        if not self.is_seen():
+        if obstacle := self.obstacle():
             import ray
 
-            raise UnsharedRoot(self.store.uri, f"node {ray.util.get_node_ip_address()}")
+            raise UnsharedRoot(
+                self.store.uri, f"node {ray.util.get_node_ip_address()} ({obstacle})"
+            )
+
+
+def prove_shared_root(store: Store) -> None:
+    """Ask the nodes of the cluster that a job or an address names, before any stage runs.
+
+    Does nothing where the cluster would be an own one on this machine.
+
+    Raises:
+        UnsharedRoot: some nodes do not see the root; they are named.
+    """
+    if is_given():
+        connect()
+        with shared_root(store):
+            pass
 
 
 @contextmanager
@@ -86,7 +108,7 @@ def _ask_nodes(probe: Probe) -> None:
     alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
     here = ray.get_runtime_context().get_node_id()
     todo = [node for node in alive if node != here and (root, node) not in _proven]
-    ask: Any = ray.remote(num_cpus=0)(lambda: probe.is_seen())
+    ask: Any = ray.remote(num_cpus=0)(lambda: probe.obstacle())
     answers = [
         ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
         for node in todo
@@ -94,13 +116,15 @@ def _ask_nodes(probe: Probe) -> None:
     blind = []
     for node, answer in zip(todo, answers, strict=True):
         try:
-            seen = ray.get(answer, timeout=ANSWER_SECONDS)
+            obstacle = ray.get(answer, timeout=ANSWER_SECONDS)
+        except ray.exceptions.RayTaskError as error:
+            obstacle = str(error.cause)
         except ray.exceptions.RayError:
             # It left the cluster, or is busy beyond measure; a worker that lands there checks too.
             continue
-        if seen:
-            _proven.add((root, node))
+        if obstacle:
+            blind.append(f"node {alive[node]['NodeManagerAddress']} ({node[:8]}, {obstacle})")
         else:
-            blind.append(f"node {alive[node]['NodeManagerAddress']} ({node[:8]})")
+            _proven.add((root, node))
     if blind:
         raise UnsharedRoot(root, ", ".join(blind))

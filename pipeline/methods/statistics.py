@@ -1,8 +1,8 @@
 """Which system is better? Paired tests over queries, and the words that may follow from them.
 
-"A beats B" is said only of systems with the same optimiser steps and data (the caller's part), at
-least three seeds each, a Holm-adjusted p-value below 0.05 and an interval of the difference without
-0. Everything else is inconclusive.
+"A beats B" is said only of systems with the same optimiser steps and data (the caller objects where
+they differ), at least three seeds each, a Holm-adjusted p-value below 0.05 and an interval of the
+difference without 0. Everything else is inconclusive.
 """
 
 from __future__ import annotations
@@ -134,11 +134,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def compare(
-    pairs: Sequence[tuple[SystemScores, SystemScores]], permutations: int = 10_000, seed: int = 0
+    pairs: Sequence[tuple[SystemScores, SystemScores]],
+    objections: Sequence[str] | None = None,
+    permutations: int = 10_000,
+    seed: int = 0,
 ) -> list[Comparison]:
     """Test every pair of a table, correct over the table, and say what may be claimed.
 
     Seeds are averaged per query before testing: queries are the sample, seeds are not.
+
+    Args:
+        pairs: the table's lines.
+        objections: for each pair what else forbids a claim; empty where nothing does.
+        permutations: of the randomisation test.
+        seed: of the permutations and the bootstrap.
 
     Raises:
         ValueError: the two systems of a pair have different numbers of queries.
@@ -146,10 +155,12 @@ def compare(
     differences = [_differences(first, second) for first, second in pairs]
     p_values = [randomisation_p_value(each, permutations, seed) for each in differences]
     adjusted = holm(p_values)
+    intervals = [bootstrap_interval(each, seed=seed) for each in differences]
+    said = objections or [""] * len(pairs)
     return [
-        _judge(first, second, each, p_value, p_adjusted, bootstrap_interval(each, seed=seed))
-        for (first, second), each, p_value, p_adjusted in zip(
-            pairs, differences, p_values, adjusted, strict=True
+        _judge(first, second, objection, each, p_value, p_adjusted, interval)
+        for (first, second), objection, each, p_value, p_adjusted, interval in zip(
+            pairs, said, differences, p_values, adjusted, intervals, strict=True
         )
     ]
 
@@ -166,13 +177,15 @@ def _differences(first: SystemScores, second: SystemScores) -> Values:
 def _judge(
     first: SystemScores,
     second: SystemScores,
+    objection: str,
     differences: Values,
     p_value: float,
     adjusted: float,
     interval: tuple[float, float],
 ) -> Comparison:
     low, high = interval
-    reasons = [
+    reasons = [objection] if objection else []
+    reasons += [
         f"{system.name} has {len(system.values)} of {SEEDS_NEEDED} seeds"
         for system in (first, second)
         if not system.enough_seeds

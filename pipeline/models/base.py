@@ -21,11 +21,15 @@ DEFAULT_SHA256 = {
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
 
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 TOKENIZER = re.compile(
     r"tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json|vocab\.(txt|json)"
     r"|merges\.txt|[\w.-]+\.model"
 )
+# The sets of files, any of which suffices to build a fast tokenizer without guessing.
+FAST_TOKENIZERS = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"))
+TOKENIZER_WANTED = "tokenizer.json, vocab.txt or vocab.json with merges.txt"
 _SETTINGS = frozenset(
     {"config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json"}
 )
@@ -68,6 +72,11 @@ def needed_files(names: Iterable[str]) -> list[str]:
         for name in names
         if WEIGHTS.fullmatch(name) or TOKENIZER.fullmatch(name) or name in _SETTINGS
     )
+
+
+def names_a_folder(model: str) -> bool:
+    """Whether a base model's name means a folder, be it there or not, and no hub id."""
+    return Path(model).expanduser().is_dir() or not _HUB_ID.fullmatch(model)
 
 
 def identify(
@@ -125,10 +134,15 @@ def check_files(names: Iterable[str], where: str) -> None:
     """Check by their names that a checkpoint's files can be used.
 
     Raises:
-        BaseModelError: no config, no tokenizer, or no weights in safetensors form.
+        BaseModelError: no config, no tokenizer that can be read, or no weights in safetensors form.
     """
     present = set(names)
-    if not any(WEIGHTS.fullmatch(name) for name in present):
+    if not present & {SINGLE, INDEX}:
+        if any(WEIGHTS.fullmatch(name) for name in present):
+            raise BaseModelError(
+                f"{where}: weights in several files without {INDEX}, which says what each holds: "
+                "fetch the checkpoint again, with that file"
+            )
         pickled = sorted(name for name in present if _PICKLED.fullmatch(name))
         if pickled:
             raise BaseModelError(
@@ -136,13 +150,41 @@ def check_files(names: Iterable[str], where: str) -> None:
                 f"opened and is not read here. If you trust it, convert it once:\n"
                 f"  {conversion_command(where)}\nand give the folder as `model`"
             )
-        raise BaseModelError(f"{where}: no weights there (model.safetensors)")
+        raise BaseModelError(f"{where}: no weights there ({SINGLE}): name a checkpoint's folder")
     if "config.json" not in present:
-        raise BaseModelError(f"{where}: no config.json beside the weights")
-    if not any(TOKENIZER.fullmatch(name) and "config" not in name for name in present):
+        raise BaseModelError(f"{where}: no config.json beside the weights: fetch it, too")
+    if not any(present.issuperset(files) for files in FAST_TOKENIZERS):
+        slow = sorted(name for name in present if name.endswith(".model"))
+        found = (
+            f"a tokenizer only as {slow[0]}, which is not read" if slow else "no tokenizer there"
+        )
         raise BaseModelError(
-            f"{where}: no tokenizer there (tokenizer.json, vocab.txt, vocab.json with merges.txt "
-            "or a sentencepiece .model file)"
+            f"{where}: {found}; wanted: {TOKENIZER_WANTED}. Take a checkpoint that has them "
+            "(AutoTokenizer.from_pretrained(name).save_pretrained(folder) writes tokenizer.json "
+            "where it can convert)"
+        )
+
+
+def check_pieces(folder: Path) -> None:
+    """Check that all files among which a checkpoint's weights are divided are there.
+
+    Raises:
+        BaseModelError: one is missing, or the index that names them cannot be read.
+    """
+    index = folder / INDEX
+    if (folder / SINGLE).is_file() or not index.is_file():
+        return
+    try:
+        wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BaseModelError(
+            f"{index}: no index of a checkpoint's weights ({error!r}): fetch the file again"
+        ) from error
+    missing = sorted(name for name in wanted if not (folder / str(name)).is_file())
+    if missing:
+        raise BaseModelError(
+            f"{folder}: {len(missing)} of the {len(wanted)} weight files that {INDEX} names are "
+            f"missing ({', '.join(missing[:3])}): copy or download the checkpoint again"
         )
 
 
@@ -186,6 +228,7 @@ def _names(folder: Path) -> list[str]:
 def _folder_identity(folder: Path, sha256: Callable[[Path], str]) -> str:
     names = _names(folder)
     check_files(names, str(folder))
+    check_pieces(folder)
     hashes = {name: sha256(folder / name) for name in needed_files(names)}
     canonical = json.dumps(hashes, sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
@@ -278,14 +321,12 @@ def _snapshot(model: str, commit: str) -> Path | None:
     if not isinstance(cached, str):
         return None
     folder = Path(cached).parent
-    names = set(_names(folder))
-    index = folder / "model.safetensors.index.json"
-    shards = set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else set()
     try:
-        check_files(names, f"{model} at commit {commit}")
+        check_files(_names(folder), f"{model} at commit {commit}")
+        check_pieces(folder)
     except BaseModelError:
         return None
-    return folder if shards <= names else None
+    return folder
 
 
 def _hub_folder(model: str, commit: str, online: bool) -> tuple[Path, str]:
@@ -301,10 +342,13 @@ def _hub_folder(model: str, commit: str, online: bool) -> tuple[Path, str]:
 
     names = _ask_hub(model, commit)[1]
     check_files(names, model)
-    folder = snapshot_download(
-        model,
-        revision=commit,
-        cache_dir=constants.HF_HUB_CACHE,
-        allow_patterns=needed_files(names),
+    folder = Path(
+        snapshot_download(
+            model,
+            revision=commit,
+            cache_dir=constants.HF_HUB_CACHE,
+            allow_patterns=needed_files(names),
+        )
     )
-    return Path(folder), f"hub, commit {commit}"
+    check_pieces(folder)
+    return folder, f"hub, commit {commit}"

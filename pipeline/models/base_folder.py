@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from transformers import CONFIG_MAPPING, MODEL_MAPPING, BertConfig, BertModel
+from torch import nn
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    BertConfig,
+    BertModel,
+)
 
 from pipeline.models.base import WEIGHTS, BaseModelError, BaseSource, find, needed_files
 from pipeline.models.dual_encoder import DualEncoderConfig
@@ -134,16 +144,64 @@ def check_native(config: dict[str, Any], where: str) -> None:
         )
 
 
-def maximum_length(folder: Path) -> int:
-    """The longest input in tokens that a checkpoint's position table allows.
+@dataclass(frozen=True)
+class Capacity:
+    """What a checkpoint's tables can look up.
 
-    RoBERTa-like classes number positions from `pad_token_id + 1`.
+    Attributes:
+        vocabulary: token ids are smaller than this.
+        length: the longest input in tokens; None where positions are not looked up in a table.
     """
-    config = read_json(folder / "config.json")
-    positions = int(config["max_position_embeddings"])
-    if config["model_type"] in {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet"}:
-        return positions - int(config.get("pad_token_id", 1)) - 1
-    return positions
+
+    vocabulary: int
+    length: int | None
+
+
+def capacity(folder: Path) -> Capacity:
+    """The capacity of the encoder that a checkpoint's config.json describes."""
+    # On the meta device the tables have their sizes and no memory.
+    with torch.device("meta"), quiet():
+        model = AutoModel.from_config(AutoConfig.from_pretrained(folder))
+    length = None
+    for name, module in model.named_modules():
+        owner, _, own = name.rpartition(".")
+        if own == "position_embeddings" and isinstance(module, nn.Embedding):
+            # RoBERTa-like classes number positions from the padding token's id + 1.
+            padding = getattr(model.get_submodule(owner), "padding_idx", None)
+            length = module.num_embeddings - (0 if padding is None else padding + 1)
+    return Capacity(model.get_input_embeddings().num_embeddings, length)
+
+
+def check_capacity(folder: Path, where: str, vocab_size: int, lengths: Mapping[str, int]) -> None:
+    """Check that a checkpoint can look up all that it will be given.
+
+    Args:
+        folder: of the checkpoint.
+        where: what the messages call it.
+        vocab_size: token ids are smaller than this.
+        lengths: inputs in tokens, by the names of the parameters that set them.
+
+    Raises:
+        BaseModelError: an id may lie outside the embedding table, or an input be too long.
+    """
+    found = capacity(folder)
+    if vocab_size > found.vocabulary:
+        raise BaseModelError(
+            f"{where}: the tokenizer has ids up to {vocab_size - 1}, but the model's embedding "
+            f"table has {found.vocabulary} rows: these weights and this tokenizer do not belong "
+            "together; take a checkpoint with the tokenizer it was trained with"
+        )
+    longer = [
+        f"{name} {length}"
+        for name, length in lengths.items()
+        if found.length is not None and length > found.length
+    ]
+    if longer:
+        raise BaseModelError(
+            f"{where}: the model reads at most {found.length} tokens, fewer than "
+            f"{' and '.join(longer)}: lower that in the tokenize stage to {found.length} or less, "
+            "or take a model with more positions"
+        )
 
 
 def _free_tokenizer(path: Path) -> None:

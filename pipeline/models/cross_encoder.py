@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from pipeline.models import layout
-from pipeline.models.card import Card, Exported
+from pipeline.models.card import Card
 from pipeline.models.encoder import TensorBatch, TextEncoder, quiet
 from pipeline.models.interaction import InteractionHead
 from pipeline.models.pooling import Pooling, pool
+from pipeline.models.title_break import write_separator
 
 SETTINGS = "ranker.json"
 HEAD = "head.safetensors"
@@ -48,6 +49,11 @@ class CrossEncoderConfig(BaseModel):
 
     head: Head = "pooled_two_class"
     dropout: float = Field(default=0.1, ge=0, lt=1)
+
+    @property
+    def pair_layout(self) -> Literal["pair", "joined"]:
+        """What the head's inputs are: one of a token store's pair layouts."""
+        return "joined" if self.head == "interaction" else "pair"
 
 
 class JoinedInputs(BaseModel):
@@ -197,7 +203,7 @@ class CrossEncoder(nn.Module):
     @property
     def pair_layout(self) -> Literal["pair", "joined"]:
         """What its inputs are: one of a token store's pair layouts."""
-        return "joined" if self.config.head == "interaction" else "pair"
+        return self.config.pair_layout
 
     def save(
         self,
@@ -214,7 +220,8 @@ class CrossEncoder(nn.Module):
         one-label `AutoModelForSequenceClassification` where transformers' classifier of that class
         computes the same; all else is written as Transformer + Pooling + Dense, since transformers'
         classifiers put a layer with an activation before their last one. The interaction head
-        needs this package there: see `pipeline.models.joined_pairs`.
+        needs this package there: see `pipeline.models.joined_pairs`. What stands between title and
+        text there is on the card: see `pipeline.models.title_break`.
 
         Args:
             folder: where; created.
@@ -245,8 +252,11 @@ class CrossEncoder(nn.Module):
         save_file(head, folder / HEAD, metadata={"format": "pt"})
         settings = Ranker(config=self.config, pair_max_len=pair_max_len, joined=joined)
         layout.write_json(folder / SETTINGS, settings.model_dump())
-        exported: Exported = "ranker" if joined is None else "joined_ranker"
-        (card or Card("Re-ranker")).write(folder, exported)
+        card = card or Card("Re-ranker")
+        if self.pair_layout == "joined":
+            card.write(folder, "joined_ranker")
+        else:
+            card.write(folder, "ranker", write_separator(folder))
 
 
 def _pooler_weights(folder: Path) -> dict[str, Tensor] | None:

@@ -157,7 +157,7 @@ class DualEncoder(nn.Module):
 
         Shared: the folder itself is a Transformer, followed by Pooling and perhaps Normalize.
         Separate: a Router over the subfolders `query` and `passage`, each of which `AutoModel`
-        reads. Passages go in as (title, text) pairs: `encode_document([(title, text), ...])`.
+        reads. Passages with titles go in as pairs: `encode_document([(title, text), ...])`.
 
         Args:
             folder: where; created.

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from pipeline.models.card import Card, Titles
 from pipeline.models.cross_encoder import CrossEncoder, JoinedInputs, Ranker
 from pipeline.models.encoder import TensorBatch
 
@@ -98,6 +99,7 @@ class JoinedPairs(InputModule):  # type: ignore[misc]
             tokenizer=self._folder,
             pair_max_len=settings.pair_max_len,
             joined=self.joined,
+            card=Card("Re-ranker", titles=Titles(self.joined.title, self.joined.missing_title)),
         )
 
     @classmethod

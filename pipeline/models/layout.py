@@ -16,7 +16,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from pipeline.models.base import TOKENIZER
+from pipeline.models.base import TOKENIZER, TOKENIZER_WANTED
 from pipeline.models.encoder import TextEncoder, quiet
 from pipeline.models.pooling import Pooling
 
@@ -45,10 +45,7 @@ def copy_tokenizer(
     """
     files = sorted(path for path in source.iterdir() if TOKENIZER.fullmatch(path.name))
     if not any(path.name != "tokenizer_config.json" for path in files):
-        raise FileNotFoundError(
-            f"{source}: no tokenizer there (tokenizer.json, vocab.txt, vocab.json with merges.txt "
-            "or a sentencepiece .model file)"
-        )
+        raise FileNotFoundError(f"{source}: no tokenizer there ({TOKENIZER_WANTED})")
     target.mkdir(parents=True, exist_ok=True)
     for path in files:
         shutil.copyfile(path, target / path.name)

@@ -40,8 +40,24 @@ def ladder(systems: Mapping[str, Mapping[str, Any]], measures: Sequence[str]) ->
     return table(["system", *measures], rows)
 
 
-def claims(comparisons: Sequence[Mapping[str, Any]]) -> str:
-    """What may be said of each pair of systems, one line a pair."""
+def reachable(shares: Mapping[str, Mapping[str, Any]]) -> str:
+    """How much a re-ranker could reach, one line a re-ranked system.
+
+    Args:
+        shares: name -> {`depth`, the passages that were scored for a query at most, and `share`,
+            that of the queries with a relevant one among them}.
+    """
+    return "\n".join(
+        f"{name}: a relevant passage among the {one['depth']} re-ranked for {one['share']:.1%} of "
+        "the judged queries"
+        for name, one in shares.items()
+    )
+
+
+def claims(
+    comparisons: Sequence[Mapping[str, Any]], not_compared: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """What may be said of each pair of systems, one line a pair; then why others were left out."""
     lines = []
     for one in comparisons:
         interval = f"{one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
@@ -50,4 +66,8 @@ def claims(comparisons: Sequence[Mapping[str, Any]]) -> str:
             f"{one['first']} against {one['second']}: {interval}, p = "
             f"{one['adjusted_p_value']:.4f} (Holm): {one['verdict']}{tail}"
         )
+    lines += [
+        f"{one['first']} against {one['second']}: not compared, {one['reason']}"
+        for one in not_compared
+    ]
     return "\n".join(lines)

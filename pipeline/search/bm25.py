@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import bm25s
@@ -18,6 +20,9 @@ from pipeline.search.ranking import EMPTY, Excluded, TopK, best_keys, keys_of, t
 
 # It announces every index it builds.
 logging.getLogger("bm25s").setLevel(logging.WARNING)
+
+PASSAGES = "passages.json"
+INDEX = "params.index.json"
 
 # Han, kana and their extensions are written without spaces: each character is a word of its own.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -32,8 +37,16 @@ def words(text: str) -> list[str]:
 class BM25Search:
     """BM25 in Lucene's form with exact scores and a fixed order of ties."""
 
-    def __init__(self, passages: Iterable[pa.Table], *, k1: float = 0.9, b: float = 0.4):
-        """Index a corpus.
+    def __init__(self, index: bm25s.BM25, ids: dict[str, int], passages: int) -> None:
+        self._index = index
+        self._ids = ids
+        self._passages = passages
+
+    @classmethod
+    def of_passages(
+        cls, passages: Iterable[pa.Table], *, k1: float = 0.9, b: float = 0.4
+    ) -> BM25Search:
+        """Index a corpus in memory.
 
         Args:
             passages: tables with `title` and `text`, in the order of the passage indices; read
@@ -42,30 +55,52 @@ class BM25Search:
             k1: saturation of the term frequency.
             b: weight of the passage length.
         """
-        self._ids: dict[str, int] = {}
+        ids: dict[str, int] = {}
         corpus = _Corpus()
         for table in passages:
             titles, texts = table.column("title").to_pylist(), table.column("text").to_pylist()
             for title, text in zip(titles, texts, strict=True):
-                corpus.append([self._word_id(word) for word in words(f"{title} {text}")])
-        self._passages = len(corpus)
-        self._index = bm25s.BM25(k1=k1, b=b, method="lucene", backend="numpy")
+                corpus.append([ids.setdefault(word, len(ids)) for word in words(f"{title} {text}")])
+        index = bm25s.BM25(k1=k1, b=b, method="lucene", backend="numpy")
+        if ids:
+            tokens = Tokenized(ids=corpus, vocab=ids)
+            index.index(tokens, create_empty_token=False, show_progress=False)
+        return cls(index, ids, len(corpus))
+
+    def save(self, folder: Path) -> None:
+        """Write the index into an empty folder, for `open`."""
+        (folder / PASSAGES).write_text(json.dumps(self._passages))
         if self._ids:
-            tokens = Tokenized(ids=corpus, vocab=self._ids)
-            self._index.index(tokens, create_empty_token=False, show_progress=False)
+            self._index.save(folder, show_progress=False)
+
+    @classmethod
+    def open(cls, folder: Path) -> BM25Search:
+        """A saved index; all but its vocabulary stays on disk and is mapped into memory."""
+        passages = json.loads((folder / PASSAGES).read_text())
+        if not (folder / INDEX).exists():
+            return cls(bm25s.BM25(), {}, passages)
+        index = bm25s.BM25.load(folder, mmap=True, show_progress=False)
+        return cls(index, index.vocab_dict, passages)
 
     @property
     def passages(self) -> int:
         """Passages in the index."""
         return self._passages
 
-    def search(self, queries: Sequence[str], depth: int, excluded: Excluded | None = None) -> TopK:
+    def search(
+        self,
+        queries: Sequence[str],
+        depth: int,
+        excluded: Excluded | None = None,
+        on_queries: Callable[[int], object] = lambda count: None,
+    ) -> TopK:
         """The best passages of each query; passages without a common word are left out.
 
         Args:
             queries: texts.
             depth: passages to find per query.
             excluded: passages left out per query, before the ranking is cut.
+            on_queries: is told how many more queries are done.
         """
         left_out: dict[int, list[int]] = {}
         if excluded is not None:
@@ -78,6 +113,7 @@ class BM25Search:
             scores[left_out.get(row, [])] = 0
             found = np.flatnonzero(scores > 0)
             keys[row] = best_keys(keys_of(scores[found], found)[None, :], depth)[0]
+            on_queries(1)
         return top_k(keys)
 
     def _scores(self, query: str) -> NDArray[np.float32]:
@@ -86,9 +122,6 @@ class BM25Search:
             return np.zeros(self._passages, dtype=np.float32)
         scores: NDArray[np.float32] = self._index.get_scores_from_ids(ids)
         return scores
-
-    def _word_id(self, word: str) -> int:
-        return self._ids.setdefault(word, len(self._ids))
 
 
 class _Corpus:

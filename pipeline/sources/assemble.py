@@ -1,13 +1,16 @@
 """From a `Source` to the tables of a Dataset, checked, with bounded memory.
 
-Passages stream through: at n passages there stay 20 bytes for each of them (its id's hash and row,
-its title's hash), and one shard. Queries and labels are held in memory.
+Passages stream through: at n passages there stay 24 bytes for each of them (its id's hash and row,
+the hashes of its title and text), and one shard. Queries and labels are held in memory.
 
 What is checked, and is an error or a counted row as the problem policy says:
 
-* ids: empty, with white space, or used twice;
+* ids: empty, with white space, or used twice. Of equal queries the first stays, and with it the
+  labels of its split; a query id with two texts goes with all that refers to it, and so do the
+  labels of a passage id with two texts;
 * texts: nothing in them after cleaning, or characters that UTF-8 cannot encode;
-* labels: of unknown queries or passages, of unlabelled queries, or two that conflict.
+* labels: of unknown queries or passages, of unlabelled queries, of a query that stands in another
+  split, or two that conflict.
 
 What is no mistake but is dropped and counted:
 
@@ -28,12 +31,14 @@ import numpy.typing as npt
 
 from pipeline.sources.content import clean, clean_title
 from pipeline.sources.dataset_tables import DatasetTables, Report
-from pipeline.sources.id_index import UNKNOWN, IdIndex, keys_of
+from pipeline.sources.id_index import UNKNOWN, keys_of
+from pipeline.sources.known_texts import KnownTexts
 from pipeline.sources.pairs import (
     Ints,
     LabelledPair,
     Pairs,
     columns_of,
+    fits_split,
     group_by_query,
     merge_repeated,
     resolve,
@@ -48,8 +53,8 @@ from pipeline.sources.query_table import (
     shared_keys,
 )
 from pipeline.sources.records import (
-    NOWHERE,
     SPLITS,
+    Answers,
     DataError,
     Pair,
     Passage,
@@ -57,6 +62,7 @@ from pipeline.sources.records import (
     Source,
     Split,
 )
+from pipeline.sources.row_checks import RowChecks, encodable
 from pipeline.sources.split import carve_validation, group_by_shared
 
 if TYPE_CHECKING:
@@ -91,13 +97,13 @@ class Assembly:
         self._validation_share = validation_share
         self._seed = seed
         self._max_queries = dict(max_queries or {})
-        self._passages = IdIndex()
-        self._queries = IdIndex()
+        self._passages = KnownTexts()
+        self._queries = KnownTexts()
+        self._checks = RowChecks(source.problems)
         self._title_keys: list[npt.NDArray[np.uint64]] = []
         self._counts: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
         self._read = 0
-        self._refused = 0
 
     # Passages -----------------------------------------------------------------------------
 
@@ -124,7 +130,7 @@ class Assembly:
         if rows:
             yield pa.concat_tables(waiting).combine_chunks()
         if not len(self._passages):
-            raise DataError(NOWHERE, "the source has no usable passage", "check its files")
+            raise self._nothing("passage")
 
     def _passage_table(self, block: list[Passage]) -> pa.Table:
         import pyarrow as pa
@@ -137,14 +143,12 @@ class Assembly:
         kept = [
             passage
             for passage in cleaned
-            if self._usable(
+            if self._checks.usable(
                 "passage", passage.passage_id, passage.title + passage.text, passage.place
             )
         ]
-        new = self._passages.add([passage.passage_id for passage in kept])
-        for at in np.flatnonzero(~new):
-            self._drop_repeated("passage", kept[at].passage_id, kept[at].place)
-        kept = [passage for passage, fresh in zip(kept, new, strict=True) if fresh]
+        ids = [passage.passage_id for passage in kept]
+        kept = self._checks.first_times("passage", kept, ids, self._passages)
         titles = [passage.title for passage in kept]
         keys = keys_of([title.casefold() for title in titles])
         self._title_keys.append(np.where([bool(title) for title in titles], keys, 0))
@@ -156,38 +160,6 @@ class Assembly:
                 "title": pa.array(titles, pa.string()),
                 "text": pa.array([passage.text for passage in kept], pa.string()),
             }
-        )
-
-    def _usable(self, what: str, own_id: str, text: str, where: Place) -> bool:
-        if not own_id.strip():
-            self._drop(f"{what} without an id", where, "the id is empty", "give every row an id")
-        elif own_id.split() != [own_id]:
-            self._drop(
-                f"{what} id with white space",
-                where,
-                f"{what} id {own_id!r} holds white space, which separates columns in TREC files",
-                "put another character in its place",
-            )
-        elif not text:
-            self._drop(f"empty {what}", where, f"{what} '{own_id}' has no text", "take it out")
-        elif not _encodable(own_id) or not _encodable(text):
-            self._drop(
-                f"{what} with lone surrogates",
-                where,
-                f"{what} '{own_id!a}' holds half a character (a lone surrogate)",
-                "write the text as UTF-8 instead of \\u escapes",
-            )
-        else:
-            return True
-        return False
-
-    def _drop(self, reason: str, where: Place, what: str, advice: str) -> None:
-        self._source.problems.found(reason, where, what, advice)
-        self._refused += 1
-
-    def _drop_repeated(self, what: str, own_id: str, where: Place) -> None:
-        self._drop(
-            f"repeated {what} id", where, f"{what} id '{own_id}' is used before", "make ids unique"
         )
 
     # Queries and labels -------------------------------------------------------------------
@@ -202,10 +174,10 @@ class Assembly:
         """
         queries = self._read_queries()
         qrels = self._read_judgements(queries)
-        hidden = self._read_pairs("hidden label", self._source.hidden())
-        excluded = self._read_pairs("excluded passage", self._source.excluded())
-        negatives = self._read_pairs("negative", self._source.negatives())
-        answers = self._read_answers()
+        hidden = self._read_pairs("hidden label", self._source.hidden(), queries)
+        excluded = self._read_pairs("excluded passage", self._source.excluded(), queries)
+        negatives = self._read_pairs("negative", self._source.negatives(), queries)
+        answers = self._read_answers(queries)
 
         positives = qrels.take(qrels.value >= 1)
         excluded = self._without("excluded passages that are relevant", excluded, positives)
@@ -241,23 +213,32 @@ class Assembly:
             kept = [
                 query
                 for query in cleaned
-                if self._usable("query", query.query_id, query.text, query.place)
+                if self._checks.usable("query", query.query_id, query.text, query.place)
             ]
-            new = self._queries.add([query.query_id for query in kept])
-            for at in np.flatnonzero(~new):
-                self._drop_repeated("query", kept[at].query_id, kept[at].place)
-            queries.add([query for query, fresh in zip(kept, new, strict=True) if fresh])
-        if not len(self._queries):
-            raise DataError(NOWHERE, "the source has no usable query", "check its files and splits")
+            ids = [query.query_id for query in kept]
+            queries.add(self._checks.first_times("query", kept, ids, self._queries))
         queries.close()
+        # Nobody knows which of the texts the labels mean.
+        queries.kept[list(self._queries.conflicting)] = False
+        self._dropped["conflicting query id"] += len(self._queries.conflicting)
+        if not queries.kept.any():
+            raise self._nothing("query")
         return queries
+
+    def _nothing(self, what: str) -> DataError:
+        files = ", ".join(self._source.looked_for) or "its records"
+        return DataError(
+            Place("source", 0),
+            f"no usable {what} was found in {files}",
+            "check its `path`, the file names and the splits",
+        )
 
     def _read_judgements(self, queries: QueryTable) -> Pairs:
         rows = (LabelledPair(*judgement) for judgement in self._source.judgements())
-        pairs = self._resolve("judgement", rows)
+        pairs = self._resolve("judgement", rows, queries)
         unlabelled = queries.split[pairs.query] == UNLABELLED
         for at in np.flatnonzero(unlabelled):
-            self._drop(
+            self._checks.drop(
                 "judgement of an unlabelled query",
                 pairs.place(int(at)),
                 "the query is also given as unlabelled",
@@ -265,20 +246,25 @@ class Assembly:
             )
         return self._merged("relevance", pairs.take(~unlabelled))
 
-    def _read_pairs(self, what: str, stream: Iterator[Pair]) -> Pairs:
-        rows = (LabelledPair(pair.query_id, pair.passage_id, 1, pair.place) for pair in stream)
-        return self._merged(what, self._resolve(what, rows))
+    def _read_pairs(self, what: str, stream: Iterator[Pair], queries: QueryTable) -> Pairs:
+        rows = (
+            LabelledPair(pair.query_id, pair.passage_id, 1, pair.place, pair.split)
+            for pair in stream
+        )
+        return self._merged(what, self._resolve(what, rows, queries))
 
-    def _resolve(self, what: str, rows: Iterator[LabelledPair]) -> Pairs:
+    def _resolve(self, what: str, rows: Iterator[LabelledPair], queries: QueryTable) -> Pairs:
         def counted() -> Iterator[LabelledPair]:
             for row in rows:
                 self._read += 1
                 yield row
 
-        return resolve(what, counted(), self._queries, self._passages, self._drop)
+        return resolve(
+            what, counted(), self._queries.index, queries.split, self._passages, self._checks.drop
+        )
 
     def _merged(self, what: str, pairs: Pairs) -> Pairs:
-        distinct, repeated = merge_repeated(what, pairs, self._drop)
+        distinct, repeated = merge_repeated(what, pairs, self._checks.drop)
         self._dropped["repeated pair"] += repeated
         return distinct
 
@@ -287,26 +273,41 @@ class Assembly:
         self._dropped[what] += taken
         return rest
 
-    def _read_answers(self) -> dict[int, list[str]]:
+    def _read_answers(self, queries: QueryTable) -> dict[int, list[str]]:
         answers: dict[int, list[str]] = {}
         stream = self._source.answers()
         while block := list(islice(stream, BLOCK)):
             self._read += len(block)
-            rows = self._queries.find([one.query_id for one in block])
+            rows = self._queries.index.find([one.query_id for one in block])
             for row, one in zip(rows.tolist(), block, strict=True):
                 if row == UNKNOWN:
-                    self._drop(
+                    self._checks.drop(
                         "answers of an unknown query",
                         one.place,
                         f"answers of query '{one.query_id}', which does not exist",
                         "check that the files belong together",
                     )
                     continue
+                if not fits_split("answers", one, int(queries.split[row]), self._checks.drop):
+                    continue
                 if row in answers:
                     self._dropped["repeated answers of a query"] += 1
-                cleaned = [text for text in map(clean, one.answers) if text and _encodable(text)]
+                cleaned = self._clean_answers(one)
                 answers[row] = list(dict.fromkeys([*answers.get(row, ()), *cleaned]))
         return answers
+
+    def _clean_answers(self, row: Answers) -> Iterator[str]:
+        for text in filter(None, map(clean, row.answers)):
+            if encodable(text):
+                yield text
+            else:
+                # The row stays, so this is no dropped row but one that was never read.
+                self._source.problems.found(
+                    "answer with lone surrogates",
+                    row.place,
+                    f"the answer {text[:60]!a} holds half a character (a lone surrogate)",
+                    "write the text as UTF-8 instead of \\u escapes",
+                )
 
     def _drop_queries_without_labels(
         self, queries: QueryTable, positives: Pairs, answers: dict[int, list[str]]
@@ -314,8 +315,9 @@ class Assembly:
         labelled = np.zeros(len(queries.split), dtype=np.bool_)
         labelled[positives.query] = True
         labelled[[row for row, texts in answers.items() if texts]] = True
-        queries.kept = labelled | (queries.split == TEST) | (queries.split == UNLABELLED)
-        self._dropped["queries without a label"] += int((~queries.kept).sum())
+        labelled |= (queries.split == TEST) | (queries.split == UNLABELLED)
+        self._dropped["queries without a label"] += int((queries.kept & ~labelled).sum())
+        queries.kept &= labelled
 
     def _carve(self, queries: QueryTable, positives: Pairs) -> None:
         if (queries.kept & (queries.split == VALIDATION)).any() or not self._validation_share:
@@ -369,7 +371,7 @@ class Assembly:
         if not counts["validation queries"]:
             warnings.append("there are no validation queries to make choices on")
         problems = self._source.problems.counts
-        unread = problems.total() - self._refused
+        unread = problems.total() - self._checks.refused
         return Report(
             rows_in=self._read + unread,
             rows_out=len(self._passages) + sum(rows.values()),
@@ -379,11 +381,3 @@ class Assembly:
             },
             warnings=tuple(warnings),
         )
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -47,8 +47,8 @@ class BeirSource(Source):
 
     @override
     def judgements(self) -> Iterator[Judgement]:
-        for _, path in self._params.splits_of("qrels"):
-            yield from read_qrels(path, self.problems)
+        for split, path in self._params.splits_of("qrels"):
+            yield from read_qrels(path, split, self.problems)
 
     @override
     def counts(self) -> Mapping[str, int]:
@@ -63,7 +63,7 @@ class BeirSource(Source):
     def _split_of_query(self) -> dict[str, tuple[Split, ...]]:
         splits: dict[str, tuple[Split, ...]] = {}
         for split, path in self._params.splits_of("qrels"):
-            for judgement in read_qrels(path, self.problems.repeated()):
+            for judgement in read_qrels(path, split, self.problems.repeated()):
                 known = splits.get(judgement.query_id, ())
                 if split not in known:
                     splits[judgement.query_id] = (*known, split)

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from pipeline.sources.examples import Context, Example, ExampleSource
 from pipeline.sources.json_rows import JsonObject, json_array, objects_of, text_of, texts_of
-from pipeline.sources.lines import BadRow, lines, parsed, report_columns
+from pipeline.sources.lines import MAX_LINE_BYTES, BadRow, lines, parsed, report_columns
 from pipeline.sources.parameters import DprParams
 from pipeline.sources.records import DataError, Passage, Place, Problems, Split
 
@@ -107,7 +107,7 @@ def _quoted_rows(
     for where, line in lines(path, problems):
         try:
             # Most lines have no quotation mark, and splitting is several times as quick.
-            row = line.split("\t") if '"' not in line else next(csv.reader([line], delimiter="\t"))
+            row = line.split("\t") if '"' not in line else _unquoted(line)
         except csv.Error as error:
             problems.found("bad quotation marks", where, str(error), "write one record per line")
             continue
@@ -115,3 +115,12 @@ def _quoted_rows(
             report_columns(len(row), columns, where, problems)
             continue
         yield where, row
+
+
+def _unquoted(line: str) -> list[str]:
+    # The limit is one of the whole process, so it is put back for whoever else reads tables.
+    limit = csv.field_size_limit(MAX_LINE_BYTES)
+    try:
+        return next(csv.reader([line], delimiter="\t"))
+    finally:
+        csv.field_size_limit(limit)

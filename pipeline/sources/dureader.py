@@ -16,15 +16,14 @@ from typing_extensions import override
 
 from pipeline.sources.content import clean, without_spaces
 from pipeline.sources.examples import Context, Example, ExampleSource
-from pipeline.sources.json_rows import JsonObject, jsonl, objects_of, text_of
-from pipeline.sources.lines import all_lines, open_bytes, parsed, report_columns
+from pipeline.sources.json_rows import JsonObject, json_entries, jsonl, objects_of, text_of
+from pipeline.sources.lines import all_lines, parsed, report_columns
 from pipeline.sources.parameters import DureaderParams
 from pipeline.sources.records import DataError, Passage, Place, Problems, Query, Split
 from pipeline.sources.rocketqa_files import read_dual_lines
 
 PART_COLUMNS = ["-", "title", "text", "0"]
-MAP_ENTRY = re.compile(rb'"(\d+)"\s*:\s*"([^"\\]*)"')
-CHUNK_BYTES = 1 << 20
+LINE_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class DureaderSource(ExampleSource):
@@ -125,12 +124,13 @@ def read_parts(parts: Iterable[Path], passage_ids: Path, problems: Problems) -> 
 
 def _read_map(path: Path) -> Iterator[_Numbered]:
     """Stream a flat JSON object of numbers to ids, too large to hold as a dict."""
-    with open_bytes(path) as stream:
-        rest = b""
-        while chunk := stream.read(CHUNK_BYTES):
-            rest += chunk
-            end = 0
-            for match in MAP_ENTRY.finditer(rest):
-                yield _Numbered(int(match[1]), match[2].decode("utf-8"))
-                end = match.end()
-            rest = rest[end:]
+    for where, number, passage_id in json_entries(path):
+        if not LINE_NUMBER.fullmatch(number):
+            raise DataError(where, f"{number[:40]!r} is no line number", "count lines from 0")
+        if not isinstance(passage_id, str):
+            raise DataError(
+                where,
+                f"the id of line {number} is a {type(passage_id).__name__}",
+                "write ids as JSON strings",
+            )
+        yield _Numbered(int(number), passage_id)

@@ -92,16 +92,16 @@ class ExampleSource(Source):
     def passages(self) -> Iterator[Passage]:
         corpus = self.corpus()
         if corpus is None:
-            return SeenIds().first_times(
-                (passage.passage_id, passage) for passage in self._inner_passages(self.problems)
-            )
+            return SeenIds().first_times(self._inner_passages(self.problems))
         return self._by_text.watch(corpus) if self.needs_texts() else iter(corpus)
 
-    def _inner_passages(self, problems: Problems) -> Iterator[Passage]:
+    def _inner_passages(self, problems: Problems) -> Iterator[tuple[str, Passage]]:
         for example in self.examples(problems):
             for title, text, own in (*example.positives, *example.negatives, *example.excluded):
-                passage_id = passage_id_of(title, text) if own is None else own
-                yield Passage(passage_id, title, text, example.place)
+                derived = passage_id_of(title, text)
+                passage_id = derived if own is None else own
+                # Another text under one id is another passage, for `assemble` to find out.
+                yield f"{passage_id}\t{derived}", Passage(passage_id, title, text, example.place)
 
     @override
     def queries(self) -> Iterator[Query]:
@@ -123,7 +123,7 @@ class ExampleSource(Source):
         for example in self.examples(self.problems.repeated()):
             for context in example.positives:
                 if (passage_id := self._id_of(context, example.place)) is not None:
-                    yield Judgement(example.id(), passage_id, 1, example.place)
+                    yield Judgement(example.id(), passage_id, 1, example.place, example.split)
 
     @override
     def negatives(self) -> Iterator[Pair]:
@@ -137,13 +137,13 @@ class ExampleSource(Source):
         for example in self.examples(self.problems.repeated()):
             for context in getattr(example, role):
                 if (passage_id := self._id_of(context, example.place)) is not None:
-                    yield Pair(example.id(), passage_id, example.place)
+                    yield Pair(example.id(), passage_id, example.place, example.split)
 
     @override
     def answers(self) -> Iterator[Answers]:
         for example in self.examples(self.problems.repeated()):
             if example.answers:
-                yield Answers(example.id(), example.answers, example.place)
+                yield Answers(example.id(), example.answers, example.place, example.split)
 
     def _id_of(self, context: Context, where: Place) -> str | None:
         if context.passage_id is not None:

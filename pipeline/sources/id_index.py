@@ -16,7 +16,7 @@ UNKNOWN = -1
 Value = TypeVar("Value")
 
 
-def keys_of(ids: Sequence[str] | Sequence[bytes]) -> Keys:
+def keys_of(ids: Iterable[str] | Iterable[bytes]) -> Keys:
     """64-bit hashes of ids: [n] uint64.
 
     Two among n different ids share a hash with probability n² / 2⁶⁵: 1 in 90,000 for 20 million.

@@ -5,11 +5,13 @@ A place is a registered id and the number of the record, since the package hides
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 from typing_extensions import override
 
+from pipeline.sources.lines import integer, parsed
 from pipeline.sources.parameters import IrDatasetsParams
 from pipeline.sources.records import (
     Answers,
@@ -23,6 +25,9 @@ from pipeline.sources.records import (
     Split,
 )
 
+READING_ERRORS = (ValueError, RuntimeError, LookupError, TypeError, OSError, EOFError, zlib.error)
+"""What the package raises for data that it cannot read or fetch."""
+
 
 class IrDatasetsSource(Source):
     """Reads the sets of `IrDatasetsParams`."""
@@ -33,11 +38,10 @@ class IrDatasetsSource(Source):
 
     @override
     def passages(self) -> Iterator[Passage]:
-        name = self._params.documents or next(iter(self._params.splits.values()), "")
-        for number, document in enumerate(_load(name, "docs").docs_iter(), start=1):
+        name = self._params.documents or next(iter(self._params.splits.values()))
+        for where, document in _records(name, "docs"):
             title = getattr(document, "title", "") or ""
-            text = _body(document)
-            yield Passage(document.doc_id, title, text, Place(name, number))
+            yield Passage(document.doc_id, title, _body(document), where)
 
     @override
     def queries(self) -> Iterator[Query]:
@@ -45,21 +49,25 @@ class IrDatasetsSource(Source):
         if self._params.unlabelled:
             named.append(("unlabelled", self._params.unlabelled))
         for split, name in named:
-            for number, query in enumerate(_load(name, "queries").queries_iter(), start=1):
-                yield Query(query.query_id, query.default_text(), split, Place(name, number))
+            for where, query in _records(name, "queries"):
+                yield Query(query.query_id, query.default_text(), split, where)
 
     @override
     def judgements(self) -> Iterator[Judgement]:
-        for name in self._params.splits.values():
-            for number, one in enumerate(_load(name, "qrels").qrels_iter(), start=1):
-                yield Judgement(one.query_id, one.doc_id, int(one.relevance), Place(name, number))
+        for split, name in self._params.splits.items():
+
+            def judgement(where: Place, row: Any, split: Split = split) -> Judgement:
+                relevance = integer(str(row.relevance), "relevance")
+                return Judgement(row.query_id, row.doc_id, relevance, where, split)
+
+            yield from parsed(_records(name, "qrels"), judgement, self.problems)
 
     @override
     def answers(self) -> Iterator[Answers]:
-        for name in self._params.splits.values():
-            for number, query in enumerate(_load(name, "queries").queries_iter(), start=1):
+        for split, name in self._params.splits.items():
+            for where, query in _records(name, "queries"):
                 if answers := getattr(query, "answers", None):
-                    yield Answers(query.query_id, tuple(answers), Place(name, number))
+                    yield Answers(query.query_id, tuple(answers), where, split)
 
 
 def _body(document: Any) -> str:
@@ -68,6 +76,27 @@ def _body(document: Any) -> str:
         if isinstance(body := getattr(document, field, None), str):
             return body
     return str(document.default_text())
+
+
+def _records(name: str, part: str) -> Iterator[tuple[Place, Any]]:
+    """The records of a set with their numbers, from 1.
+
+    Raises:
+        DataError: the package cannot read or fetch them.
+    """
+    dataset = _load(name, part)
+    number = 0
+    try:
+        for record in getattr(dataset, f"{part}_iter")():
+            number += 1
+            yield Place(name, number), record
+    except READING_ERRORS as error:
+        # What a consumer of this generator raises is never thrown into it.
+        raise DataError(
+            Place(name, number + 1),
+            f"ir_datasets cannot read the {part} ({type(error).__name__}: {error})",
+            "mend or fetch the files again that this set is made of",
+        ) from error
 
 
 def _load(name: str, part: str) -> Any:

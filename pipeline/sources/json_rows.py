@@ -15,8 +15,13 @@ from pipeline.sources.records import DataError, Place, Problems
 
 CHUNK_BYTES = 1 << 20
 MAX_RECORD_CHARACTERS = 1 << 26
+DECODER = json.JSONDecoder()
 WHITESPACE = re.compile(r"[ \t\r\n]*")
 JSON_ADVICE = "write one valid JSON object per record"
+DAMAGE_ADVICE = "it is cut off, damaged or not UTF-8; fetch or convert it again"
+# Python refuses to turn so many digits into a number, with a plain ValueError.
+LONG_NUMBER = "a whole number with thousands of digits"
+NUMBER_ADVICE = "write a text in place of the number"
 
 JsonObject = Mapping[str, Any]
 
@@ -28,6 +33,9 @@ def jsonl(path: Path, problems: Problems) -> Iterator[tuple[Place, JsonObject]]:
             row = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
             problems.found("not JSON", where, f"no valid JSON ({error})", JSON_ADVICE)
+            continue
+        except ValueError:
+            problems.found("number too long", where, LONG_NUMBER, NUMBER_ADVICE)
             continue
         if not isinstance(row, dict):
             problems.found(
@@ -60,10 +68,11 @@ class _Text:
             data = self.stream.read(size)
             self.window += self.decoder.decode(data, final=not data)
         except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+            line = self.line + self.window.count("\n") + _lines_before(error)
             raise DataError(
-                self.place(),
+                Place(str(self.path), line),
                 f"the file cannot be read any further ({error})",
-                "it is cut off, damaged or not UTF-8; fetch or convert it again",
+                DAMAGE_ADVICE,
             ) from error
         self.ended = not data
 
@@ -80,6 +89,37 @@ class _Text:
                 return self.window[self.position : self.position + 1]
             self.grow(CHUNK_BYTES)
 
+    def expect(self, character: str, wanted: str, advice: str) -> None:
+        """Pass over the next character, which must be this one."""
+        if self.peek() != character:
+            raise DataError(self.place(), wanted, advice)
+        self.advance(self.position + 1)
+
+    def items(self, closing: str) -> Iterator[Place]:
+        """Stop before each of the items that commas separate, up to the end of the file."""
+        separator = ""
+        while (next_character := self.peek()) != closing:
+            if separator and next_character != separator:
+                raise DataError(self.place(), f"no `,` or `{closing}` after a record", JSON_ADVICE)
+            self.advance(self.position + len(separator))
+            separator = ","
+            self.peek()
+            yield self.place()
+        self.advance(self.position + 1)
+        if self.peek():
+            raise DataError(
+                self.place(),
+                f"the file goes on behind the closing `{closing}`",
+                "give one JSON value per file, and several files as a list",
+            )
+
+
+def _lines_before(error: Exception) -> int:
+    """Line ends between the beginning of what could not be decoded and the bad byte."""
+    if not isinstance(error, UnicodeDecodeError):
+        return 0
+    return error.object.count(b"\n", 0, error.start)
+
 
 def json_array(path: Path, problems: Problems) -> Iterator[tuple[Place, JsonObject]]:
     """Yield the objects of a file that holds one JSON array, never holding more than one of them.
@@ -92,18 +132,8 @@ def json_array(path: Path, problems: Problems) -> Iterator[tuple[Place, JsonObje
     """
     with open_bytes(path) as stream:
         text = _Text(path, stream)
-        if text.peek() != "[":
-            raise DataError(text.place(), "no JSON array", "give a file of the form [{...}, {...}]")
-        text.advance(text.position + 1)
-        first = True
-        while (next_character := text.peek()) != "]":
-            if not first:
-                if next_character != ",":
-                    raise DataError(text.place(), "no `,` or `]` after a record", JSON_ADVICE)
-                text.advance(text.position + 1)
-                text.peek()
-            first = False
-            where = text.place()
+        text.expect("[", "no JSON array", "give a file of the form [{...}, {...}]")
+        for where in text.items("]"):
             value = _decode_next(text)
             if isinstance(value, dict):
                 yield where, value
@@ -113,12 +143,29 @@ def json_array(path: Path, problems: Problems) -> Iterator[tuple[Place, JsonObje
                 )
 
 
+def json_entries(path: Path) -> Iterator[tuple[Place, str, Any]]:
+    """Yield the entries of a file that holds one JSON object, never holding more than one of them.
+
+    Raises:
+        DataError: no object, broken syntax, bad UTF-8, a damaged file.
+    """
+    with open_bytes(path) as stream:
+        text = _Text(path, stream)
+        text.expect("{", "no JSON object", 'give a file of the form {"...": ..., "...": ...}')
+        for where in text.items("}"):
+            name = _decode_next(text)
+            if not isinstance(name, str):
+                raise DataError(where, f"{name!r:.40} is no name", "write names as JSON strings")
+            text.expect(":", "no `:` after a name", JSON_ADVICE)
+            text.peek()
+            yield where, name, _decode_next(text)
+
+
 def _decode_next(text: _Text) -> Any:
-    decoder = json.JSONDecoder()
     size = CHUNK_BYTES
     while True:
         try:
-            value, end = decoder.raw_decode(text.window, text.position)
+            value, end = DECODER.raw_decode(text.window, text.position)
             # A number that touches the window's end might go on behind it.
             if end < len(text.window) or text.ended:
                 text.advance(end)
@@ -126,6 +173,8 @@ def _decode_next(text: _Text) -> Any:
         except (json.JSONDecodeError, RecursionError) as error:
             if text.ended or len(text.window) - text.position > MAX_RECORD_CHARACTERS:
                 raise DataError(text.place(), f"no valid JSON ({error})", JSON_ADVICE) from None
+        except ValueError:
+            raise DataError(text.place(), LONG_NUMBER, NUMBER_ADVICE) from None
         text.grow(size)
         # Doubling keeps the work of decoding a long record again linear in its length.
         size *= 2
@@ -145,11 +194,12 @@ def json_document(path: Path) -> Any:
                 Place(str(path), error.lineno), f"no valid JSON ({error.msg})", "mend the file"
             ) from None
         except (OSError, EOFError, zlib.error, UnicodeDecodeError, RecursionError) as error:
+            line = 1 + _lines_before(error) if isinstance(error, UnicodeDecodeError) else 0
             raise DataError(
-                Place(str(path), 0),
-                f"the file cannot be read ({error})",
-                "it is cut off, damaged or not UTF-8; fetch or convert it again",
+                Place(str(path), line), f"the file cannot be read ({error})", DAMAGE_ADVICE
             ) from error
+        except ValueError:
+            raise DataError(Place(str(path), 0), LONG_NUMBER, NUMBER_ADVICE) from None
 
 
 def text_of(row: JsonObject, *names: str, default: str | None = None) -> str:
@@ -205,6 +255,11 @@ def texts_of(row: JsonObject, *names: str, required: bool = False) -> tuple[str,
             "use strings",
         )
     return tuple(values)
+
+
+def ids_of(row: JsonObject, name: str) -> tuple[str, ...]:
+    """A list of texts or whole-number ids, as texts, see `list_of`."""
+    return tuple(text_of({name: value}, name) for value in list_of(row, name))
 
 
 def objects_of(row: JsonObject, *names: str, required: bool = False) -> list[JsonObject]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,9 @@ GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+# Python would also read `1_0`, and refuses thousands of digits with an error of its own.
+WHOLE_NUMBER = re.compile(r"-?[0-9]{1,100}")
 
 Row = TypeVar("Row")
 Record = TypeVar("Record")
@@ -203,11 +207,21 @@ def integer(text: str, what: str) -> int:
     """Parse a whole number of a row.
 
     Raises:
-        BadRow: it is none.
+        BadRow: it is none, or needs more than 32 bits.
     """
-    try:
-        return int(text)
-    except ValueError:
+    if not WHOLE_NUMBER.fullmatch(text.strip()):
+        raise BadRow(f"{what} is no number", f"{what} is {text[:40]!r}", "write a whole number")
+    return bounded(int(text), what)
+
+
+def bounded(value: int, what: str) -> int:
+    """The whole number of a row, if it fits into the 32 bits that tables have for it.
+
+    Raises:
+        BadRow: it does not.
+    """
+    if not -(2**31) <= value < 2**31:
         raise BadRow(
-            f"{what} is no number", f"{what} is {text[:40]!r}", "write a whole number"
-        ) from None
+            f"{what} is out of range", f"{what} is {value}", "write a number of at most 32 bits"
+        )
+    return value

@@ -36,5 +36,5 @@ class MsMarcoDocumentSource(Source):
 
     @override
     def judgements(self) -> Iterator[Judgement]:
-        for _, path in self._params.splits_of("qrels"):
-            yield from read_qrels(path, self.problems)
+        for split, path in self._params.splits_of("qrels"):
+            yield from read_qrels(path, split, self.problems)

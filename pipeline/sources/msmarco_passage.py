@@ -6,12 +6,14 @@ order.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from typing_extensions import override
 
-from pipeline.sources.lines import tsv
+from pipeline.sources.lines import all_lines, report_columns, tsv
 from pipeline.sources.parameters import MsMarcoPassageParams, RocketqaParams
 from pipeline.sources.qrels import read_qrels
 from pipeline.sources.records import (
@@ -19,6 +21,7 @@ from pipeline.sources.records import (
     Judgement,
     Pair,
     Passage,
+    Place,
     Problems,
     Query,
     Source,
@@ -48,13 +51,13 @@ class MsMarcoPassageSource(Source):
 
     @override
     def judgements(self) -> Iterator[Judgement]:
-        for _, path in self._params.splits_of("qrels"):
-            yield from read_qrels(path, self.problems)
+        for split, path in self._params.splits_of("qrels"):
+            yield from read_qrels(path, split, self.problems)
 
     @override
     def excluded(self) -> Iterator[Pair]:
         for path in self._params.paths_of("excluded"):
-            for judgement in read_qrels(path, self.problems):
+            for judgement in read_qrels(path, None, self.problems):
                 yield Pair(judgement.query_id, judgement.passage_id, judgement.place)
 
 
@@ -71,18 +74,54 @@ def read_collection(corpus: Path, titles: Path | None, problems: Problems) -> It
     Raises:
         DataError: titles are left over at the end, so the files differ in order or passages.
     """
-    rows = tsv(titles, ["passage id", "title"], problems) if titles else iter(())
-    waiting = next(rows, None)
-    for where, (passage_id, text) in tsv(corpus, ["passage id", "text"], problems):
-        title = ""
-        if waiting is not None and waiting[1][0] == passage_id:
-            title = waiting[1][1]
-            waiting = next(rows, None)
-        yield Passage(passage_id, title, text, where)
-    if waiting is not None:
-        place, (passage_id, _) = waiting
+    columns = ["passage id", "text"]
+    ahead = _Titles(tsv(titles, ["passage id", "title"], problems) if titles else iter(()))
+    for where, line in all_lines(corpus, problems):
+        row = [] if line is None else line.split("\t")
+        if len(row) == len(columns):
+            yield Passage(row[0], ahead.title_of(row[0]), row[1], where)
+        elif line != "":
+            ahead.refused += 1
+            if line is not None:
+                report_columns(len(row), columns, where, problems)
+    if (left := ahead.left_over()) is not None:
+        place, (passage_id, _) = left
         raise DataError(
             place,
             f"passage '{passage_id}' has a title but does not come next in {corpus}",
             "bring both files into the same order and take out titles without a passage",
         )
+
+
+class _Titles:
+    """Titles in the order of their passages.
+
+    Attributes:
+        refused: lines of the collection that were left out since the last passage with a title;
+            each may have one, and under which id cannot be told.
+    """
+
+    def __init__(self, rows: Iterator[tuple[Place, list[str]]]) -> None:
+        self.refused = 0
+        self._rows = rows
+        self._ahead: deque[tuple[Place, list[str]]] = deque()
+
+    def title_of(self, passage_id: str) -> str:
+        """The title of the next passage, empty if it has none."""
+        self._look_ahead()
+        for passed, (_, (own_id, title)) in enumerate(islice(self._ahead, self.refused + 1)):
+            if own_id == passage_id:
+                for _ in range(passed + 1):
+                    self._ahead.popleft()
+                self.refused = 0
+                return title
+        return ""
+
+    def left_over(self) -> tuple[Place, list[str]] | None:
+        """The first title at the end that belongs to no line of the collection, if there is one."""
+        self._look_ahead()
+        return self._ahead[0] if len(self._ahead) > self.refused else None
+
+    def _look_ahead(self) -> None:
+        while len(self._ahead) <= self.refused and (row := next(self._rows, None)) is not None:
+            self._ahead.append(row)

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.sources.id_index import UNKNOWN, IdIndex
-from pipeline.sources.records import Place
+from pipeline.sources.known_texts import KnownTexts
+from pipeline.sources.records import SPLITS, Answers, Place, Split
 
 BLOCK = 65536
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -26,6 +27,7 @@ class LabelledPair(NamedTuple):
     passage_id: str
     value: int
     place: Place
+    split: Split | None = None
 
 
 @dataclass(frozen=True)
@@ -78,26 +80,39 @@ class Pairs:
 
 
 def resolve(
-    what: str, rows: Iterable[LabelledPair], queries: IdIndex, passages: IdIndex, drop: Drop
+    what: str,
+    rows: Iterable[LabelledPair],
+    queries: IdIndex,
+    splits: Ints,
+    passages: KnownTexts,
+    drop: Drop,
 ) -> Pairs:
-    """Look up the ids of pairs, dropping those that point nowhere.
+    """Look up the ids of pairs, dropping those that point nowhere or not to what they mean.
 
     Args:
         what: how messages call such a pair.
         rows: the pairs as read.
         queries: the queries' ids.
+        splits: the queries' splits, as positions in `SPLITS`.
         passages: the passages' ids.
-        drop: told about pairs that point nowhere.
+        drop: told about pairs that are left out.
     """
     rows = iter(rows)
     files: dict[str, int] = {}
     blocks = [np.zeros((0, 5), dtype=np.int64)]
     while block := list(islice(rows, BLOCK)):
         query = queries.find([row.query_id for row in block])
-        passage = passages.find([row.passage_id for row in block])
+        passage = passages.index.find([row.passage_id for row in block])
         good = (query != UNKNOWN) & (passage != UNKNOWN)
         for at in np.flatnonzero(~good):
             _drop_dangling(what, block[at], bool(query[at] == UNKNOWN), drop)
+        for at in np.flatnonzero(good):
+            row = block[at]
+            if not fits_split(what, row, int(splits[query[at]]), drop):
+                good[at] = False
+            elif int(passage[at]) in passages.conflicting:
+                _drop_ambiguous(what, row, drop)
+                good[at] = False
         kept = [row for row, fine in zip(block, good, strict=True) if fine]
         values = [
             (row.value, row.place.line, files.setdefault(row.place.file, len(files)))
@@ -116,6 +131,33 @@ def _drop_dangling(what: str, row: LabelledPair, query_is_unknown: bool, drop: D
         row.place,
         f"{what} of {kind} '{one}', which does not exist",
         "check that the files belong together",
+    )
+
+
+def fits_split(what: str, row: LabelledPair | Answers, split: int, drop: Drop) -> bool:
+    """Whether a row came with data of its query's split; if not, it is dropped.
+
+    Ids may begin anew in each split, and a query in two splits stays in the evaluated one. A row of
+    another split is then about another query, or would carry training labels into an evaluation.
+    """
+    if row.split is None or row.split == SPLITS[split]:
+        return True
+    drop(
+        f"{what} of another split",
+        row.place,
+        f"{what} for the split '{row.split}' of query '{row.query_id}', whose split is "
+        f"'{SPLITS[split]}'",
+        "keep a query and all that refers to it in the files of one split",
+    )
+    return False
+
+
+def _drop_ambiguous(what: str, row: LabelledPair, drop: Drop) -> None:
+    drop(
+        f"{what} of a passage with two texts",
+        row.place,
+        f"{what} of passage '{row.passage_id}', which has two texts",
+        "give each text an id of its own",
     )
 
 

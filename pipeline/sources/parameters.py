@@ -15,9 +15,8 @@ from typing import Annotated, Literal, TypeAlias, cast
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
-from pipeline.sources.records import SPLITS, Split
+from pipeline.sources.records import SPLITS, LabelledSplit, Split
 
-LabelledSplit: TypeAlias = Literal["train", "validation", "dev", "test"]
 SplitFile: TypeAlias = tuple[Split, Path]
 # Where files lie and what they are called says nothing about what is in them: names are left out
 # when parameters are dumped to identify an artifact, and `values` says which part each file plays.
@@ -43,7 +42,7 @@ class SourceParams(BaseModel):
     A format names what it reads from outside, which makes up the identity of its artifact.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     def files(self) -> Sequence[Path]:
         """Outside files, present or not."""
@@ -56,6 +55,10 @@ class SourceParams(BaseModel):
     def values(self) -> Mapping[str, str]:
         """Other identities, as name -> value."""
         return {}
+
+    def looked_for(self) -> Sequence[str]:
+        """What is read or would be if it were there, for messages."""
+        return list(self.values().values())
 
 
 class FolderParams(SourceParams):
@@ -95,16 +98,21 @@ class FolderParams(SourceParams):
         """Which part each of `files` plays."""
         return {"parts": " ".join(part for part, _ in self._parts())}
 
-    def _parts(self) -> Iterator[tuple[str, Path]]:
+    @override
+    def looked_for(self) -> Sequence[str]:
+        paths = [path for _, path in self._parts(every=True)]
+        return [str(path) if path.is_file() else f"{path} (missing)" for path in paths]
+
+    def _parts(self, every: bool = False) -> Iterator[tuple[str, Path]]:
         fields = type(self).model_fields
         names = [*(name for name in fields if name != "unlabelled_queries"), "unlabelled_queries"]
         for field in names:
             # What is left out of the parameters' identity is the folder and the names of files.
             if fields[field].exclude and field != "path":
-                for split, path in self._parts_of(field):
+                for split, path in self._parts_of(field, every):
                     yield f"{field}.{split}" if split else field, path
 
-    def _parts_of(self, field: str) -> Iterator[tuple[str, Path]]:
+    def _parts_of(self, field: str, every: bool = False) -> Iterator[tuple[str, Path]]:
         names = cast("str | list[str] | dict[str, str | list[str]] | None", getattr(self, field))
         by_split = names if isinstance(names, dict) else {"": names or []}
         # One name or a corpus is never only a guess at what may be there.
@@ -112,7 +120,7 @@ class FolderParams(SourceParams):
         for split, given in by_split.items():
             for name in [given] if isinstance(given, str) else given:
                 path = locate(self.path, name)
-                if required or path.is_file():
+                if every or required or path.is_file():
                     yield split, path
 
 
@@ -295,7 +303,7 @@ class TrecParams(FolderParams):
     topics: SplitNames
     qrels: SplitNames = {}
     runs: SplitNames = {}
-    run_depth: int = 100
+    run_depth: int = Field(default=100, ge=1)
 
 
 class IrDatasetsParams(SourceParams):
@@ -308,7 +316,7 @@ class IrDatasetsParams(SourceParams):
     """
 
     format: Literal["ir_datasets"]
-    splits: dict[LabelledSplit, str]
+    splits: dict[LabelledSplit, str] = Field(min_length=1)
     documents: str | None = None
     unlabelled: str | None = None
 

@@ -21,7 +21,7 @@ class PydocsParams(BaseModel):
         seed: of the draws.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     format: Literal["pydocs"] = "pydocs"
     packages: Annotated[tuple[str, ...], Field(strict=False)] = ("numpy", "pandas", "scipy")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.sources.lines import BadRow, integer, lines, parsed, report_columns
-from pipeline.sources.records import DataError, Judgement, Pair, Place, Problems
+from pipeline.sources.records import DataError, Judgement, Pair, Place, Problems, Split
 
 BEIR_HEADER = ["query-id", "corpus-id", "score"]
 TREC_COLUMNS = ["query id", "0", "passage id", "relevance"]
@@ -19,13 +19,19 @@ PAIR_COLUMNS = ["query id", "passage id"]
 RUN_COLUMNS = ["query id", "Q0", "passage id", "rank", "score", "tag"]
 
 
-def read_qrels(path: Path, problems: Problems) -> Iterator[Judgement]:
+def read_qrels(path: Path, split: Split | None, problems: Problems) -> Iterator[Judgement]:
     """Yield the judgements of a file in any of the layouts above.
 
     Raises:
         DataError: the first line has none of these layouts.
     """
-    return parsed(_rows(path, problems), _judgement, problems)
+
+    def judgement(where: Place, row: list[str]) -> Judgement:
+        if len(row) == len(PAIR_COLUMNS):
+            return Judgement(row[0], row[1], 1, where, split)
+        return Judgement(row[0], row[-2], integer(row[-1], "relevance"), where, split)
+
+    return parsed(_rows(path, problems), judgement, problems)
 
 
 def _rows(path: Path, problems: Problems) -> Iterator[tuple[Place, list[str]]]:
@@ -58,14 +64,7 @@ def _layout(first: list[str], where: Place) -> list[str]:
     )
 
 
-def _judgement(where: Place, row: list[str]) -> Judgement:
-    if len(row) == len(PAIR_COLUMNS):
-        return Judgement(row[0], row[1], 1, where)
-    passage_id = row[-2]
-    return Judgement(row[0], passage_id, integer(row[-1], "relevance"), where)
-
-
-def read_run(path: Path, depth: int, problems: Problems) -> Iterator[Pair]:
+def read_run(path: Path, split: Split, depth: int, problems: Problems) -> Iterator[Pair]:
     """Yield the pairs of a TREC run (`qid Q0 pid rank score tag`) whose rank is at most `depth`."""
 
     def rows() -> Iterator[tuple[Place, list[str]]]:
@@ -80,6 +79,6 @@ def read_run(path: Path, depth: int, problems: Problems) -> Iterator[Pair]:
         rank = integer(row[3], "rank")
         if rank < 0:
             raise BadRow("negative rank", f"rank is {rank}", "count ranks from 1")
-        return rank, Pair(row[0], row[2], where)
+        return rank, Pair(row[0], row[2], where, split)
 
     return (pair for rank, pair in parsed(rows(), ranked, problems) if rank <= depth)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 Split: TypeAlias = Literal["train", "validation", "dev", "test", "unlabelled"]
+LabelledSplit: TypeAlias = Literal["train", "validation", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 """All splits, in the order in which a Dataset numbers their queries."""
+LABELLED_SPLITS: tuple[LabelledSplit, ...] = get_args(LabelledSplit)
+"""Those whose queries can have judgements."""
 
 ProblemPolicy: TypeAlias = Literal["fail", "skip"]
 
@@ -46,12 +49,17 @@ class Query(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """A relevance label; 1 or more is relevant, 0 or less is judged and not relevant."""
+    """A relevance label; 1 or more is relevant, 0 or less is judged and not relevant.
+
+    Here and in the other records that refer to a query, `split` is that of the data they came with,
+    for a query of another split is not the one they mean; None where the data do not tell.
+    """
 
     query_id: str
     passage_id: str
     relevance: int
     place: Place = NOWHERE
+    split: Split | None = None
 
 
 class Answers(NamedTuple):
@@ -60,6 +68,7 @@ class Answers(NamedTuple):
     query_id: str
     answers: tuple[str, ...]
     place: Place = NOWHERE
+    split: Split | None = None
 
 
 class Pair(NamedTuple):
@@ -68,6 +77,7 @@ class Pair(NamedTuple):
     query_id: str
     passage_id: str
     place: Place = NOWHERE
+    split: Split | None = None
 
 
 class DataError(ValueError):
@@ -133,7 +143,12 @@ class Source:
 
     Args:
         problems: where the reader reports rows that it cannot parse.
+
+    Attributes:
+        looked_for: the files that it reads or would read if they were there, for messages.
     """
+
+    looked_for: Sequence[str] = ()
 
     def __init__(self, problems: Problems) -> None:
         self.problems = problems

@@ -70,7 +70,10 @@ class OutsideIdentity(NamedTuple):
 def open_source(configuration: SourceConfiguration, problems: Problems) -> Source:
     """The reader of a configured source; nothing is read before its streams are."""
     module, name = READERS[configuration.format].split(":")
-    return cast(Source, getattr(import_module(module), name)(configuration, problems))
+    source = cast(Source, getattr(import_module(module), name)(configuration, problems))
+    if not isinstance(configuration, PydocsParams):
+        source.looked_for = configuration.looked_for()
+    return source
 
 
 def outside(configuration: SourceConfiguration) -> OutsideIdentity:

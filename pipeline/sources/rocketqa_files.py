@@ -33,10 +33,11 @@ class RocketqaSource(MsMarcoPassageSource):
 
     def answers(self) -> Iterator[Answers]:
         """Lines of a query id and one answer per further column."""
-        for _, path in self._answer_files:
+        for split, path in self._answer_files:
             for where, line in lines(path, self.problems):
                 query_id, *answers = line.split("\t")
-                yield Answers(query_id, tuple(answer for answer in answers if answer), where)
+                given = tuple(answer for answer in answers if answer)
+                yield Answers(query_id, given, where, split)
 
 
 class RocketqaLinesSource(ExampleSource):

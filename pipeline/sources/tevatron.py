@@ -14,7 +14,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from pipeline.sources.examples import Context, Example, ExampleSource
-from pipeline.sources.json_rows import JsonObject, jsonl, objects_of, text_of, texts_of
+from pipeline.sources.json_rows import JsonObject, ids_of, jsonl, objects_of, text_of, texts_of
 from pipeline.sources.lines import BadRow, parsed
 from pipeline.sources.parameters import TevatronParams
 from pipeline.sources.records import Passage, Place, Problems, Split
@@ -56,7 +56,7 @@ class TevatronSource(ExampleSource):
         return parsed(jsonl(path, problems), example, problems)
 
     def _contexts(self, row: JsonObject, role: str) -> tuple[Context, ...]:
-        ids = texts_of(row, f"{role}_document_ids")
+        ids = ids_of(row, f"{role}_document_ids")
         if ids and not self._params.corpus:
             raise BadRow(
                 "document ids without a corpus",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from pipeline.sources.json_rows import JsonObject, jsonl, text_of
-from pipeline.sources.lines import MAX_LINE_BYTES, lines, parsed, report_columns
+from pipeline.sources.lines import MAX_LINE_BYTES, all_lines, lines, parsed, report_columns
 from pipeline.sources.msmarco_passage import read_queries
 from pipeline.sources.parameters import TrecParams
 from pipeline.sources.qrels import read_qrels, read_run
@@ -33,6 +33,15 @@ from pipeline.sources.records import (
 )
 
 TAG = re.compile(r"<[^>]*>")
+AROUND = re.compile(r"<!--.*?-->|<[?!/]?([a-z][^\s>/]*)[^>]*>", re.I)
+FIELDS = {
+    "DOC": ("DOCNO", "DOCID", "DOCHDR", "DATE", "HEADER", "HEAD", "TITLE", "HEADLINE", "TEXT"),
+    "top": (
+        *("HEAD", "NUM", "DOM", "TITLE", "DESC", "SMRY", "NARR", "CON", "FAC", "NAT", "DEF"),
+        *("TIME", "QUERY", "QUERYTIME", "QUERYTWEETTIME"),
+    ),
+}
+"""The fields of records, at which one that has no end tag ends."""
 NUMBER_LABEL = re.compile(r"^\s*(Number|Topic)\s*:\s*", re.IGNORECASE)
 TITLE_LABEL = re.compile(r"^\s*(Title|Topic)\s*:\s*", re.IGNORECASE)
 
@@ -59,13 +68,13 @@ class TrecSource(Source):
 
     @override
     def judgements(self) -> Iterator[Judgement]:
-        for _, path in self._params.splits_of("qrels"):
-            yield from read_qrels(path, self.problems)
+        for split, path in self._params.splits_of("qrels"):
+            yield from read_qrels(path, split, self.problems)
 
     @override
     def negatives(self) -> Iterator[Pair]:
-        for _, path in self._params.splits_of("runs"):
-            yield from read_run(path, self._params.run_depth, self.problems)
+        for split, path in self._params.splits_of("runs"):
+            yield from read_run(path, split, self._params.run_depth, self.problems)
 
 
 def _read_jsonl(path: Path, problems: Problems) -> Iterator[Passage]:
@@ -90,34 +99,73 @@ def _read_tsv(path: Path, problems: Problems) -> Iterator[Passage]:
 
 
 def _records(path: Path, tag: str, problems: Problems) -> Iterator[tuple[Place, str]]:
-    """The text between `<tag>`, at the start of a line, and `</tag>`; bounded like a line."""
-    start, end = re.compile(rf"<{tag}>", re.I), re.compile(rf"</{tag}>", re.I)
+    """The text between `<tag>` and `</tag>`; bounded like a line.
+
+    A record of which a line cannot be read is left out, as that line was reported.
+    """
+    start, end = re.compile(_opening(tag), re.I), re.compile(rf"</{tag}\s*>", re.I)
     where: Place | None = None
-    held: list[str] = []
+    held: list[str] | None = None
     size = 0
-    for place, line in lines(path, problems):
-        if opening := start.match(line.lstrip()):
-            if where is not None:
+    for place, line in all_lines(path, problems):
+        rest = line or ""
+        if where is not None and start.match(rest.lstrip()):
+            if held is not None:
                 raise DataError(where, f"<{tag}> without </{tag}>", "close the record")
-            where, held, size = place, [], 0
-            line = line.lstrip()[opening.end() :]
-        if where is None:
-            continue
-        held.append(line)
-        size += len(line)
-        if size > MAX_LINE_BYTES:
-            raise DataError(where, f"<{tag}> is longer than {MAX_LINE_BYTES}", "close the record")
-        if end.search(line):
-            yield where, end.split("\n".join(held))[0]
             where = None
-    if where is not None:
+        if line is None:
+            held = None
+        while rest:
+            if where is None:
+                opening = start.search(rest)
+                _report_outside(rest[: opening.start()] if opening else rest, tag, place, problems)
+                if opening is None:
+                    break
+                where, held, size, rest = place, [], 0, rest[opening.end() :]
+            closing = end.search(rest)
+            size += len(rest)
+            if size > MAX_LINE_BYTES:
+                raise DataError(
+                    where, f"<{tag}> is longer than {MAX_LINE_BYTES}", "close the record"
+                )
+            if held is not None:
+                held.append(rest[: closing.start()] if closing else rest)
+            if closing is None:
+                break
+            if held is not None:
+                yield where, "\n".join(held)
+            where, rest = None, rest[closing.end() :]
+    if where is not None and held is not None:
         raise DataError(where, f"<{tag}> without </{tag}>", "the file is cut off; fetch it again")
 
 
-def _field(record: str, *names: str) -> str | None:
-    """The text of the first field of any of `names`, up to its end tag or the next tag."""
+def _opening(name: str) -> str:
+    return rf"<{name}(?:\s[^>]*)?>"
+
+
+def _report_outside(text: str, tag: str, where: Place, problems: Problems) -> None:
+    """Report what stands between records, other than comments and tags of elements around them."""
+    known = {tag.upper(), *FIELDS[tag]}
+
+    def without_tag(found: re.Match[str]) -> str:
+        return found[0] if (found[1] or "").upper() in known else ""
+
+    text = AROUND.sub(without_tag, text).strip()
+    if text:
+        problems.found(
+            f"text outside <{tag}> records",
+            where,
+            f"{text[:60]!r} stands outside <{tag}> and </{tag}>",
+            "put it into a record or take it out",
+        )
+
+
+def _field(record: str, tag: str, *names: str) -> str | None:
+    """The text of the first field of any of `names`, up to its end tag or the next field."""
+    fields = "|".join(map(_opening, FIELDS[tag]))
     for name in names:
-        if found := re.search(rf"<{name}>(.*?)(?=</{name}>|<[a-z]+>|\Z)", record, re.I | re.S):
+        pattern = rf"{_opening(name)}(.*?)(?=</{name}\s*>|{fields}|\Z)"
+        if found := re.search(pattern, record, re.I | re.S):
             return html.unescape(TAG.sub(" ", found[1])).strip()
     return None
 
@@ -125,13 +173,13 @@ def _field(record: str, *names: str) -> str | None:
 def read_documents(path: Path, problems: Problems) -> Iterator[Passage]:
     """Read `<DOC>` records."""
     for where, record in _records(path, "DOC", problems):
-        number = _field(record, "DOCNO")
-        texts = re.findall(r"<TEXT>(.*?)</TEXT>", record, re.I | re.S)
+        number = _field(record, "DOC", "DOCNO")
+        texts = re.findall(rf"{_opening('TEXT')}(.*?)(?:</TEXT\s*>|\Z)", record, re.I | re.S)
         if not number:
             problems.found("no DOCNO", where, "<DOC> without <DOCNO>", "add it")
             continue
         text = html.unescape(" ".join(TAG.sub(" ", one).strip() for one in texts))
-        yield Passage(number, _field(record, "TITLE", "HEADLINE") or "", text, where)
+        yield Passage(number, _field(record, "DOC", "TITLE", "HEADLINE") or "", text, where)
 
 
 def read_topics(path: Path, split: Split, problems: Problems) -> Iterator[Query]:
@@ -141,7 +189,7 @@ def read_topics(path: Path, split: Split, problems: Problems) -> Iterator[Query]
         yield from read_queries(path, split, problems)
         return
     for where, record in _records(path, "top", problems):
-        number, title = _field(record, "num"), _field(record, "title")
+        number, title = _field(record, "top", "num"), _field(record, "top", "title")
         if not number or not title:
             missing = "title" if number else "num"
             problems.found(f"no {missing}", where, f"<top> without <{missing}>", "add it")

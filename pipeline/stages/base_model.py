@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -20,13 +19,16 @@ from pipeline.dag.contract import (
     OutsideSource,
     PackageSource,
     Params,
+    Resources,
     stage,
+    unused_input,
 )
 
 if TYPE_CHECKING:
     from pipeline.artifacts.writer import ArtifactWriter
 
 SCRATCH = "scratch"
+NEEDS_DATASET = f"model '{SCRATCH}' trains its vocabulary on a corpus: wire `dataset`"
 
 
 class Scratch(Params):
@@ -44,11 +46,11 @@ class Scratch(Params):
     """
 
     vocab_size: int = Field(default=8000, ge=100)
-    hidden_size: int = 256
-    num_hidden_layers: int = 4
-    num_attention_heads: int = 4
-    intermediate_size: int = 1024
-    max_position_embeddings: int = 512
+    hidden_size: int = Field(default=256, ge=1)
+    num_hidden_layers: int = Field(default=4, ge=1)
+    num_attention_heads: int = Field(default=4, ge=1)
+    intermediate_size: int = Field(default=1024, ge=1)
+    max_position_embeddings: int = Field(default=512, ge=3)
     lowercase: bool = True
     character_coverage: float = Field(default=0.9995, gt=0, le=1)
 
@@ -63,18 +65,36 @@ class BaseModelParams(Params):
         replicate: another number draws other random weights for `scratch`.
     """
 
-    model: OutsidePath = "sentence-transformers/all-MiniLM-L6-v2"
+    model: OutsidePath = Field(default="sentence-transformers/all-MiniLM-L6-v2", min_length=1)
     revision: str | None = None
     scratch: Scratch = Scratch()
-    replicate: int = 0
+    replicate: int = Field(default=0, ge=0)
+
+    def mismatches(self, wired: Mapping[str, int], resources: Resources) -> Sequence[str]:
+        """A dataset for `scratch` and for nothing else, and sizes that go together."""
+        if self.model != SCRATCH:
+            if not wired.get("dataset"):
+                return ()
+            return (
+                unused_input("dataset", f"only `model: {SCRATCH}` learns a vocabulary from it"),
+            )
+        found = []
+        if not wired.get("dataset"):
+            found.append(NEEDS_DATASET)
+        width, heads = self.scratch.hidden_size, self.scratch.num_attention_heads
+        if width % heads:
+            found.append(
+                f"scratch: num_attention_heads {heads} does not divide hidden_size {width}"
+            )
+        return found
 
 
 def _sources(params: BaseModelParams) -> Sequence[OutsideSource]:
-    from pipeline.models.base import DEFAULT_MODEL, DEFAULT_PACKAGE
+    from pipeline.models.base import DEFAULT_MODEL, DEFAULT_PACKAGE, names_a_folder
 
     if params.model == SCRATCH:
         return ()
-    if Path(params.model).expanduser().is_dir():
+    if names_a_folder(params.model):
         return (FileSource(params.model),)
     embedded = PackageSource(DEFAULT_PACKAGE) if params.model == DEFAULT_MODEL else None
     return (HubSource(params.model, params.revision, embedded),)
@@ -93,6 +113,8 @@ def base_model(
 ) -> Outcome:
     """Copy weights, configuration and tokenizer of the base model; safetensors only."""
     from pipeline.models import base_folder
+    from pipeline.models.base import BaseModelError
+    from pipeline.text.tokenizer import load_tokenizer
 
     if params.model == SCRATCH:
         return _from_scratch(inputs, params, writer, context)
@@ -100,6 +122,11 @@ def base_model(
     revision = context.sources[0].get("commit", params.revision)
     with writer.folder("model") as folder:
         source = base_folder.write_base(folder, params.model, revision)
+        try:
+            # Here rather than in the first stage that tokenises.
+            load_tokenizer(folder)
+        except ValueError as error:
+            raise BaseModelError(f"{params.model}: {error}") from error
         files = len(list(folder.iterdir()))
     context.progress.note(f"{source.model} from the {source.origin}, {source.identity}")
     return Outcome(
@@ -118,7 +145,7 @@ def _from_scratch(
 
     dataset = inputs.get("dataset")
     if dataset is None:
-        raise ValueError("model 'scratch' trains its vocabulary on a corpus: wire `dataset`")
+        raise ValueError(NEEDS_DATASET)
     sizes, seed = params.scratch, context.seed + params.replicate
     context.progress.start("training the vocabulary", dataset.rows("passages"))
 

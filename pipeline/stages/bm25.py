@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from pipeline.artifacts.kinds import CANDIDATES, DATASET, TOKENS
-from pipeline.dag.contract import Context, Inputs, Outcome, Params, stage
+from pipeline.dag.contract import Context, Inputs, Outcome, Params, Progress, stage
+from pipeline.sources.records import Split
+from pipeline.stages.split_params import Depths
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.artifacts.reader import Artifact
     from pipeline.artifacts.writer import ArtifactWriter
+    from pipeline.stages.tables import QueryBlock
 
 
 class Bm25Params(Params):
@@ -21,14 +28,51 @@ class Bm25Params(Params):
         remove_positives: splits whose known positives are taken out before the ranking is cut.
         k1: saturation of term frequency.
         b: weight of passage length.
-        queries_per_shard: rows of a shard of the result.
+        queries_per_shard: queries that a worker searches for at a time.
     """
 
-    depths: dict[str, int] = {"validation": 100, "dev": 100}
-    remove_positives: list[str] = ["train"]
+    depths: Depths = {"validation": 100, "dev": 100}
+    remove_positives: list[Split] = ["train"]
     k1: float = Field(default=0.9, ge=0)
     b: float = Field(default=0.4, ge=0, le=1)
     queries_per_shard: int = Field(default=4096, ge=1)
+
+
+@dataclass(frozen=True)
+class _MakeWork:
+    """Indexes the corpus once per node."""
+
+    dataset: Artifact
+    params: Bm25Params
+    writer: ArtifactWriter
+
+    def __call__(self) -> _SearchBlock:
+        return _SearchBlock(self)
+
+
+class _SearchBlock:
+    def __init__(self, made: _MakeWork) -> None:
+        from pipeline.search.bm25 import BM25Search
+
+        dataset, params = made.dataset, made.params
+
+        def build(folder: Path) -> None:
+            passages = dataset.iterate("passages", ["title", "text"])
+            BM25Search.of_passages(passages, k1=params.k1, b=params.b).save(folder)
+
+        self._made = made
+        self._search = BM25Search.open(dataset.derived(f"bm25-{params.k1}-{params.b}", build))
+        self._texts = dataset.read("queries", ["text"])["text"]
+
+    def __call__(self, task: QueryBlock, progress: Progress) -> dict[str, Any]:
+        from pipeline.stages import tables
+
+        texts = self._texts.take(task.queries).to_pylist()
+        found = self._search.search(texts, task.depth, task.excluded, progress.advance)
+        candidates = tables.Candidates.of_top_k(task.queries, found)
+        info = {"queries_without_result": int((found.counts == 0).sum())}
+        self._made.writer.shards("candidates").write(task.index, candidates.table(), info)
+        return {}
 
 
 @stage(
@@ -38,8 +82,8 @@ class Bm25Params(Params):
     libraries=("bm25s",),
 )
 def bm25(inputs: Inputs, params: Bm25Params, writer: ArtifactWriter, context: Context) -> Outcome:
-    """Search titles and texts by BM25, in the driver's process."""
-    from pipeline.search.bm25 import BM25Search
+    """Search titles and texts by BM25."""
+    from pipeline.distributed.shards import run_shards
     from pipeline.stages import tables
 
     dataset = inputs["dataset"]
@@ -47,23 +91,20 @@ def bm25(inputs: Inputs, params: Bm25Params, writer: ArtifactWriter, context: Co
     blocks = tables.query_blocks(
         dataset, params.depths, params.remove_positives, params.queries_per_shard, known
     )
-    texts = dataset.read("queries", ["text"])["text"]
+    written = writer.shards("candidates")
+    done = written.done()
+    todo = [block for block in blocks if block.index not in done]
     rows = sum(len(block.queries) for block in blocks)
-    done = writer.shards("candidates").done()
-    search = BM25Search(dataset.iterate("passages", ["title", "text"]), k1=params.k1, b=params.b)
     context.progress.start("searching", rows, "queries")
-    without = 0
-    for block in blocks:
-        context.progress.advance(len(block.queries))
-        if block.index in done:
-            continue
-        found = search.search(texts.take(block.queries).to_pylist(), block.depth, block.excluded)
-        without += int((found.counts == 0).sum())
-        candidates = tables.Candidates.of_top_k(block.queries, found)
-        writer.shards("candidates").write(block.index, candidates.table())
+    context.progress.advance(rows - sum(len(block.queries) for block in todo))
+    run_shards(
+        _MakeWork(dataset, params, writer),
+        todo,
+        context.resources,
+        context.progress,
+        writer.store,
+    )
+    without = sum(info["queries_without_result"] for info in written.infos())
     return Outcome(
-        rows_in=rows,
-        rows_out=rows,
-        unit="queries",
-        counts={"queries_without_result": without},
+        rows_in=rows, rows_out=rows, unit="queries", counts={"queries_without_result": without}
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from pipeline.artifacts.writer import ArtifactWriter
-    from pipeline.methods.calibration import Reliability
+    from pipeline.methods.calibration import Calibration, Reliability
+    from pipeline.methods.lists import PassageLists
 
 MOST_LOST_POSITIVES = 0.05
 PAIRS_PER_TASK = 512
@@ -33,7 +34,7 @@ class CalibrateParams(ScoringParams):
         positive_above: threshold whose share of kept positives is reported.
     """
 
-    split: str = "validation"
+    split: Literal["validation", "dev", "test"] = "validation"
     depth: int = Field(default=1000, ge=1)
     num_negatives: int = Field(default=4, ge=1)
     negative_below: float = Field(default=0.1, ge=0, le=1)
@@ -54,22 +55,18 @@ def calibrate(
     import numpy as np
 
     from pipeline.methods import calibration
-    from pipeline.stages import tables
+    from pipeline.stages import cautions
 
-    dataset = inputs["dataset"]
-    pairs, labels, dropped = _draw(inputs, params, context.seed)
+    found = _candidates(inputs, params)
+    pairs, labels, dropped = _draw(found, inputs, params, context.seed)
     logits, device = _score(pairs, inputs, params, writer, context)
     fitted = calibration.fit_platt(logits, labels)
-    probability = fitted.probabilities(logits)
-    table = calibration.reliability(probability, labels)
-    gold = probability[labels]
-    lost = calibration.share_below(gold, params.negative_below)
+    table = calibration.reliability(fitted.probabilities(logits), labels)
     metrics: dict[str, Any] = {
         "slope": fitted.slope,
         "intercept": fitted.intercept,
         "expected_calibration_error": table.expected_calibration_error,
-        "gold_below_threshold": lost,
-        "gold_above_threshold": calibration.share_above(gold, params.positive_above),
+        **_gold_shares(fitted, logits[labels], params),
         "pairwise_accuracy": _pairwise_accuracy(logits, labels),
     }
     context.progress.note(f"reliability on {params.split}\n{reliability_table(table)}")
@@ -77,18 +74,17 @@ def calibrate(
         "calibration.json",
         {**metrics, "pairs": len(labels), "reliability": [asdict(row) for row in table.bins]},
     )
-    warnings = []
+    warnings = cautions.on_short_lists(found, params.depth, "depth")
+    lost = metrics["gold_below_threshold"]
     if lost > MOST_LOST_POSITIVES:
         warnings.append(
             f"{lost:.1%} of the gold positives lie below {params.negative_below}: as many false "
             "negatives would be kept as hard negatives; train the ranker longer, or lower the "
             "threshold"
         )
-    queries = tables.queries_of(dataset, [params.split])
-    used = len(np.unique(pairs.queries))
     return Outcome(
-        rows_in=len(queries),
-        rows_out=used,
+        rows_in=len(found),
+        rows_out=len(np.unique(pairs.queries)),
         unit="queries",
         dropped=dropped,
         counts={"pairs": len(labels), "positives": int(labels.sum())},
@@ -98,8 +94,32 @@ def calibrate(
     )
 
 
+def _gold_shares(
+    fitted: Calibration, gold: npt.NDArray[np.float32], params: CalibrateParams
+) -> dict[str, float]:
+    """How many positives pass the thresholds, calibrated and as the ranker says it."""
+    from pipeline.methods import calibration
+
+    shares = {}
+    for prefix, one in (("", fitted), ("raw_", calibration.Calibration())):
+        found = one.probabilities(gold)
+        below = calibration.share_below(found, params.negative_below)
+        shares[f"{prefix}gold_below_threshold"] = below
+        above = calibration.share_above(found, params.positive_above)
+        shares[f"{prefix}gold_above_threshold"] = above
+    return shares
+
+
+def _candidates(inputs: Inputs, params: CalibrateParams) -> PassageLists:
+    """One list for each query of the split."""
+    from pipeline.stages import tables
+
+    queries = tables.queries_of(inputs["dataset"], [params.split])
+    return tables.Candidates.read(inputs["candidates"]).lists.of(queries)
+
+
 def _draw(
-    inputs: Inputs, params: CalibrateParams, seed: int
+    found: PassageLists, inputs: Inputs, params: CalibrateParams, seed: int
 ) -> tuple[Pairs, npt.NDArray[np.bool_], dict[str, int]]:
     """Every positive of the split, and negatives drawn as for the ranker's training."""
     import numpy as np
@@ -108,9 +128,7 @@ def _draw(
     from pipeline.stages import tables
 
     dataset = inputs["dataset"]
-    queries = tables.queries_of(dataset, [params.split])
-    found = tables.Candidates.read(inputs["candidates"]).lists.of(queries)
-    positives = tables.positives_of(dataset).lists().of(queries)
+    positives = tables.positives_of(dataset).lists().of(found.query_indices)
     drawn = negatives.ranker_negatives(
         found,
         tables.never_negative(dataset, inputs["tokens"]),

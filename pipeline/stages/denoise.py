@@ -14,6 +14,7 @@ from pipeline.artifacts.kinds import (
     TRAINING_LISTS,
 )
 from pipeline.dag.contract import Context, Input, Inputs, Outcome, Params, stage
+from pipeline.sources.records import LabelledSplit
 
 if TYPE_CHECKING:
     from pipeline.artifacts.writer import ArtifactWriter
@@ -33,7 +34,7 @@ class DenoiseParams(Params):
         denoised: false takes the top candidates as they are (the paper's ablation).
     """
 
-    split: str = "train"
+    split: LabelledSplit = "train"
     threshold: float = Field(default=0.1, ge=0, le=1)
     depth: int = Field(default=50, ge=1)
     fill_depth: int = Field(default=1000, ge=1)
@@ -59,7 +60,7 @@ def denoise(
 ) -> Outcome:
     """Keep as hard negatives, in rank order, the candidates that the ranker calls irrelevant."""
     from pipeline.methods import calibration, filters, negatives
-    from pipeline.stages import tables
+    from pipeline.stages import cautions, tables
 
     judged = tables.Judged.read(inputs, params.split)
     positives, found, known = judged.positives, judged.found, judged.known
@@ -78,6 +79,14 @@ def denoise(
     )
     kept = positives.of(chosen.lists.query_indices)
     writer.write_table("lists", tables.training_lists(kept, chosen.lists))
+    filling = params.fill_depth > params.depth
+    warnings = cautions.on_short_lists(
+        found.lists,
+        params.fill_depth if filling else params.depth,
+        "fill_depth" if filling else "depth",
+    )
+    if params.denoised:
+        warnings += cautions.on_probabilities(inputs)
     unknown = filters.window(found.lists, 1, params.depth) & ~known.among(found.lists)
     missing = judged.not_scored
     return Outcome(
@@ -93,4 +102,5 @@ def denoise(
                 )
             )
         },
+        warnings=warnings,
     )

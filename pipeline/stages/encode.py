@@ -9,6 +9,7 @@ from pydantic import Field
 
 from pipeline.artifacts.kinds import DATASET, EMBEDDINGS, RETRIEVER, TOKENS
 from pipeline.dag.contract import Context, Inputs, Outcome, Params, Progress, stage
+from pipeline.sources.records import Split
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,7 @@ class EncodeParams(Params):
         queries_per_shard: rows of a shard of query vectors; passages keep the shards they have.
     """
 
-    splits: list[str] = []
+    splits: list[Split] = []
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     dtype: Literal["float16", "float32"] = "float16"
     token_budget: int = Field(default=16384, ge=1)
@@ -100,9 +101,14 @@ class _EncodeShard:
         ).astype(np.dtype(self._made.params.dtype))
         name = "query_index" if task.table == "queries" else "passage_index"
         table = pa.table({name: pa.array(rows, pa.int32()), "embedding": vector_column(values)})
-        info = {"first": int(rows[0]), "last": int(rows[-1])}
+        info = {
+            "first": int(rows[0]),
+            "last": int(rows[-1]),
+            "tokens": int(lengths.sum()),
+            "device": describe(self._device),
+        }
         self._made.writer.shards(task.table).write(task.index, table, info)
-        return {"device": describe(self._device), "tokens": int(lengths.sum())}
+        return {}
 
 
 @stage(
@@ -116,24 +122,26 @@ def encode(
 ) -> Outcome:
     """Encode all passages and the queries of the given splits, shard by shard."""
     from pipeline.distributed.shards import run_shards
+    from pipeline.stages import tables
 
     tasks = _tasks(inputs, params)
     rows = sum(len(task.rows) for task in tasks)
     todo = [task for task in tasks if task.index not in writer.shards(task.table).done()]
     context.progress.start("encoding", rows)
     context.progress.advance(rows - sum(len(task.rows) for task in todo))
-    reports = run_shards(
+    run_shards(
         _MakeWork(inputs["retriever"], inputs["tokens"], params, writer),
         todo,
         context.resources,
         context.progress,
         writer.store,
     )
+    infos = [info for table in ("queries", "passages") for info in writer.shards(table).infos()]
     return Outcome(
         rows_in=rows,
         rows_out=rows,
-        counts={"tokens": sum(report["tokens"] for report in reports)},
-        device=reports[0]["device"] if reports else "",
+        counts={"tokens": sum(info["tokens"] for info in infos)},
+        device=tables.devices(infos),
     )
 
 

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.artifacts.kinds import CANDIDATES, DATASET, EVALUATION, SCORED_CANDIDATES
-from pipeline.dag.contract import Context, Input, Inputs, Outcome, Params, stage
-from pipeline.stages.measuring import (
-    Measured,
-    PerQuery,
-    judged_queries,
-    measure_run,
-    queries_without_answers,
+from pipeline.dag.contract import (
+    Context,
+    Input,
+    Inputs,
+    Outcome,
+    Params,
+    Progress,
+    Resources,
+    stage,
 )
-from pipeline.stages.runs import DERIVED, RANKED, derived, mixing_weights, runs_of, write_trec
+from pipeline.sources.records import LabelledSplit
+from pipeline.stages.comparing import Steps, comparisons, neighbours, not_compared, steps_behind
+from pipeline.stages.measuring import ANSWER, Judgements, Measured, PerQuery, measure_run
+from pipeline.stages.runs import (
+    RANKED,
+    derived,
+    mixing_weights,
+    reachable,
+    runs_of,
+    searched,
+    write_trec,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +42,7 @@ if TYPE_CHECKING:
     from pipeline.artifacts.writer import ArtifactWriter
     from pipeline.methods.statistics import SystemScores
 
-VALIDATION = "validation"
+VALIDATION: Final = "validation"
 
 
 class EvaluateParams(Params):
@@ -38,10 +52,14 @@ class EvaluateParams(Params):
         names: the systems of the artifacts wired to `runs`, in order. `NAME: 3` names the next
             three, which are seeds of one system, as is a name that comes again. A run with ranker
             scores also gives its re-ranked and its mixed run.
-        untrained: names of systems without seeds (BM25, a model as released).
+        untrained: names of systems without seeds (BM25, a model as released). Others are compared
+            where equally many optimiser steps are behind them.
         splits: whose queries; the mix's weight is chosen on `validation` alone.
-        measures: by ir-measures' names; those that look deeper than a run goes are left out for it.
-        compared: the measure of the comparisons.
+        measures: by ir-measures' names; those that look deeper than a run was searched are left out
+            for it. `Success@k` is a query with a relevant passage among the first k, `R@k` the
+            share of its relevant passages there.
+        compared: the measure of the comparisons, of the mix's weight and of the warning about a
+            ranker: one of `measures`, or answer@k.
         comparisons: pairs of names; empty means each system with the one before it.
         answer_depths: answer@k, where the dataset has answers.
         shown: the measures of the table that is printed; all are in `metrics.json`.
@@ -51,11 +69,14 @@ class EvaluateParams(Params):
 
     names: list[str | dict[str, Annotated[int, Field(ge=1)]]]
     untrained: list[str] = []
-    splits: list[str] = [VALIDATION, "dev"]
-    measures: list[str] = ["RR@10", "Success@1", "Success@5", "Success@20", "Success@50", "nDCG@10"]
+    splits: list[LabelledSplit] = Field(default=[VALIDATION, "dev"], min_length=1)
+    measures: list[str] = [
+        *("RR@10", "RR@100", "nDCG@10", "R@50", "R@100", "R@1000"),
+        *("Success@1", "Success@5", "Success@20", "Success@50", "Success@100", "Success@1000"),
+    ]
     compared: str = "RR@10"
     comparisons: list[list[str]] = []
-    answer_depths: list[int] = [5, 20, 100]
+    answer_depths: list[Annotated[int, Field(ge=1)]] = [5, 20, 100]
     shown: list[str] = Field(default=["RR@10", "Success@5", "Success@50"])
     groups: dict[str, list[str]] = {}
 
@@ -67,10 +88,14 @@ class EvaluateParams(Params):
             names += [name for name, count in counts.items() for _ in range(count)]
         return names
 
-    def mismatches(self, wired: Mapping[str, int]) -> Sequence[str]:
-        """As many names as runs."""
+    def measured(self) -> list[str]:
+        """All measures, answer@k among them."""
+        return [*self.measures, *(f"{ANSWER}{depth}" for depth in self.answer_depths)]
+
+    def mismatches(self, wired: Mapping[str, int], resources: Resources) -> Sequence[str]:
+        """As many names as runs, where there are some."""
         runs, names = wired.get("runs", 0), self.systems()
-        if len(names) == runs:
+        if runs in (0, len(names)):
             return ()
         return (
             f"{runs} runs are wired and {len(names)} names given: one for each, or `NAME: n` "
@@ -87,8 +112,7 @@ class EvaluateParams(Params):
 
     @model_validator(mode="after")
     def _known_names(self) -> EvaluateParams:
-        measures = [*self.measures, *(f"answer@{depth}" for depth in self.answer_depths)]
-        systems = self.systems()
+        measures, systems = self.measured(), self.systems()
         for key, given, known in (
             ("compared", [self.compared], measures),
             ("shown", self.shown if "shown" in self.model_fields_set else [], measures),
@@ -108,6 +132,7 @@ class EvaluateParams(Params):
     params=EvaluateParams,
     inputs={"dataset": DATASET, "runs": Input((CANDIDATES, SCORED_CANDIDATES), many=True)},
     output=EVALUATION,
+    code_version=2,
     libraries=("ir-measures", "numpy"),
 )
 def evaluate(
@@ -117,38 +142,20 @@ def evaluate(
     from pipeline.stages import tables
 
     dataset, artifacts = inputs["dataset"], inputs.many("runs")
-    names = params.systems()
-    qrels = tables.qrels_of(dataset)
+    judgements = Judgements.read(dataset)
     weights: dict[str, float] = {}
     if VALIDATION in params.splits:
-        chosen_on = judged_queries(tables.queries_of(dataset, [VALIDATION]), qrels)
-        if len(chosen_on):
-            weights = mixing_weights(artifacts, chosen_on, qrels, params.compared)
+        weights = mixing_weights(artifacts, VALIDATION, judgements, params.compared)
+    wired = _Wired(artifacts, params, judgements, weights)
+    steps = steps_behind(params.systems(), artifacts)
     document: dict[str, Any] = {"weights": weights, "splits": {}}
     texts, warnings, rows = [], [], []
     with writer.folder("runs") as folder:
         for split in params.splits:
             queries = tables.queries_of(dataset, [split])
             context.progress.start(f"measuring {split}", len(artifacts), "runs")
-            measured = Measured()
-            for number, artifact in enumerate(artifacts):
-                found = tables.Candidates.read(artifact).of_queries(queries)
-                for run in runs_of(names[number], found, qrels, weights.get(str(number))):
-                    measured.add(
-                        run.name,
-                        measure_run(
-                            run, queries, qrels, dataset, params.measures, params.answer_depths
-                        ),
-                    )
-                    write_trec(folder / split, run, dataset, number)
-                context.progress.advance(1)
-            result = {
-                "queries": len(queries),
-                "judged_queries": len(judged_queries(queries, qrels)),
-                "queries_without_answers": queries_without_answers(queries, dataset),
-                **_summary(measured, params),
-                "groups": _groups(measured, queries, dataset, params),
-            }
+            measured = wired.measured(split, queries, folder / split, context.progress)
+            result = _summary(measured, queries, judgements, steps, params)
             document["splits"][split] = result
             rows.append(_per_query(measured))
             texts += _report(split, result, params)
@@ -164,6 +171,40 @@ def evaluate(
         warnings=warnings,
         report="\n\n".join(texts),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Wired:
+    """The runs that are wired, and what is asked of them."""
+
+    artifacts: Sequence[Artifact]
+    params: EvaluateParams
+    judgements: Judgements
+    weights: Mapping[str, float]
+
+    def measured(
+        self, split: str, queries: npt.NDArray[np.integer], folder: Path, progress: Progress
+    ) -> Measured:
+        """Measure all runs and what re-ranking makes of them, and write them as TREC files."""
+        from pipeline.stages import tables
+
+        judgements, measured = self.judgements, Measured()
+        judged = judgements.of_rank(queries)
+        for number, (name, artifact) in enumerate(
+            zip(self.params.systems(), self.artifacts, strict=True)
+        ):
+            found = tables.Candidates.read(artifact).of_queries(queries)
+            depth, weight = searched(artifact, split, found), self.weights.get(str(number))
+            for run in runs_of(name, found, depth, judgements.qrels, weight):
+                values = measure_run(run.lists, depth, queries, judgements, self.params.measured())
+                measured.add(run.name, depth, values)
+                write_trec(folder, run, judgements.dataset, number)
+            if found.ranker_scores is not None and len(judged):
+                share = reachable(found, judged, judgements.qrels)
+                measured.reachable.setdefault(name, []).append(share)
+            judgements.texts.clear()
+            progress.advance(1)
+        return measured
 
 
 def _groups(
@@ -216,37 +257,54 @@ def _means(systems: Mapping[str, Mapping[str, SystemScores]]) -> dict[str, Any]:
     }
 
 
-def _summary(measured: Measured, params: EvaluateParams) -> dict[str, Any]:
-    """Means and deviations over seeds, comparisons, and what a perfect ranker could reach."""
-    from pipeline.methods.statistics import compare
-
+def _summary(
+    measured: Measured,
+    queries: npt.NDArray[np.integer],
+    judgements: Judgements,
+    steps: Steps,
+    params: EvaluateParams,
+) -> dict[str, Any]:
+    """A split's means, what may be claimed, and what a perfect ranker could reach."""
     systems = _systems(measured, params)
-    pairs = params.comparisons or _neighbours(list(systems))
-    by_measure = {name: values.get(params.compared) for name, values in systems.items()}
-    scored = [(by_measure[a], by_measure[b]) for a, b in pairs]
-    compared = compare([(a, b) for a, b in scored if a is not None and b is not None])
-    return {
-        "systems": _means(systems),
-        "comparisons": [asdict(comparison) for comparison in compared],
+    compared = {
+        name: values[params.compared]
+        for name, values in systems.items()
+        if params.compared in values
     }
-
-
-def _neighbours(names: Sequence[str]) -> list[list[str]]:
-    """Each system with the one before; what was re-ranked, with the run it re-ranks."""
-    ladder = [name for name in names if not name.endswith(DERIVED)]
-    pairs = [[name, before] for before, name in pairwise(ladder)]
-    pairs += [[name, name.removesuffix(RANKED)] for name in names if name.endswith(RANKED)]
-    return pairs
+    pairs = params.comparisons or neighbours(list(systems))
+    lacking = judgements.missing(params.compared, queries)
+    return {
+        "queries": len(queries),
+        "judged_queries": len(judgements.of_rank(queries)),
+        "queries_without_answers": len(queries) - len(judgements.answered(queries)),
+        "systems": _means(systems),
+        "reachable": {
+            name: {
+                "depth": max(depth for depth, _ in seeds),
+                "share": sum(share for _, share in seeds) / len(seeds),
+            }
+            for name, seeds in measured.reachable.items()
+        },
+        "comparisons": comparisons(pairs, compared, steps, params.untrained),
+        "not_compared": not_compared(pairs, compared, measured.depths, lacking),
+        "groups": _groups(measured, queries, judgements.dataset, params),
+    }
 
 
 def _report(split: str, result: Mapping[str, Any], params: EvaluateParams) -> list[str]:
     """A split's ladder with what may be claimed, and the ladder of each group."""
-    from pipeline.reports.ladder import claims, ladder
+    from pipeline.reports.ladder import claims, ladder, reachable
 
-    shown = ladder(result["systems"], params.shown)
-    title = f"{split} ({result['judged_queries']} judged queries)"
+    title = f"{split} ({result['judged_queries']} judged queries"
+    answered = result["queries"] - result["queries_without_answers"]
+    title += f", {answered} with answers)" if answered else ")"
+    table = f"{title}\n{ladder(result['systems'], params.shown)}"
+    said = [
+        reachable(result["reachable"]),
+        claims(result["comparisons"], result["not_compared"]),
+    ]
     return [
-        f"{title}\n{shown}\n\n{claims(result['comparisons'])}",
+        "\n\n".join([table, *filter(None, said)]),
         *(
             f"{split}, {name} ({group['queries']} queries)\n"
             + ladder(group["systems"], params.shown)
@@ -290,16 +348,18 @@ def _write_per_query(
 ) -> None:
     import pyarrow as pa
 
+    schema = EVALUATION.schema("per_query")
     tables = [
         pa.table(
-            {
-                "query_index": pa.array(found.queries, pa.int32()),
-                "run": pa.repeat(run, len(found.values)),
-                "measure": pa.repeat(measure, len(found.values)),
-                "value": found.values,
-            }
+            [
+                pa.array(found.queries, pa.int32()),
+                pa.repeat(run, len(found.values)),
+                pa.repeat(measure, len(found.values)),
+                found.values,
+            ],
+            schema=schema,
         )
         for split in splits
         for run, measure, found in split
     ]
-    writer.write_table("per_query", pa.concat_tables(tables))
+    writer.write_table("per_query", pa.concat_tables([schema.empty_table(), *tables]))

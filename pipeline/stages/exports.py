@@ -3,28 +3,83 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.artifacts.kinds import RETRIEVER
 from pipeline.dag.contract import Outcome
 
 if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
     from pipeline.artifacts.writer import ArtifactWriter
     from pipeline.models.card import Card
-    from pipeline.models.cross_encoder import CrossEncoder
+    from pipeline.models.cross_encoder import CrossEncoder, CrossEncoderConfig
     from pipeline.models.dual_encoder import DualEncoder
+    from pipeline.text.template import InputTemplate
+
+APART = ("query_max_len", "passage_max_len")
+PAIRED = ("pair_max_len",)
+
+
+def check_retriever(start: Artifact, tokens: Artifact) -> None:
+    """Check that a dual encoder that starts from a model can read tokens.
+
+    Raises:
+        BaseModelError: they are another tokenizer's, or more or longer than the model can look up.
+    """
+    _check(start, tokens, APART)
+
+
+def check_ranker(start: Artifact, tokens: Artifact, config: CrossEncoderConfig) -> None:
+    """Check that a ranker with this head that starts from a model can read tokens.
+
+    Raises:
+        BaseModelError: they are another tokenizer's, or more or longer than the model can look up.
+    """
+    _check(start, tokens, APART if config.pair_layout == "joined" else PAIRED)
+
+
+def _check(start: Artifact, tokens: Artifact, lengths: Sequence[str]) -> None:
+    from pipeline.models.base import BaseModelError
+    from pipeline.models.base_folder import check_capacity
+    from pipeline.text.tokenizer import load_tokenizer, tokenizer_digest
+
+    folder, template = encoder_folder(start), _template(tokens)
+    known = template.tokenizer_digest
+    if known is not None and known != tokenizer_digest(load_tokenizer(folder)):
+        raise BaseModelError(
+            f"the {start.kind_name} {start} has another tokenizer than the one that made the "
+            f"Tokens {tokens}: their ids mean other words to it. Wire tokens that a tokenize stage "
+            "makes with this model's base, or start from a model with the tokens' vocabulary"
+        )
+    check_capacity(
+        folder,
+        f"{start.kind_name} {start} with Tokens {tokens}",
+        template.vocab_size,
+        {name: getattr(template.tokenization, name) for name in lengths},
+    )
+
+
+def encoder_folder(start: Artifact) -> Path:
+    """The folder of the encoder in a base model, a ranker, or a retriever (of passages there)."""
+    from pipeline.models.dual_encoder import tower_folder
+
+    folder = start.folder("model")
+    return tower_folder(folder, "passage") if start.kind_name == RETRIEVER.name else folder
 
 
 def save_retriever(model: DualEncoder, tokens: Artifact, folder: Path, card: Card) -> None:
     """Write a retriever's folder."""
-    lengths = tokens.document("template.json")["tokenization"]
+    template = _template(tokens)
+    lengths = template.tokenization
     model.save(
         folder,
         tokenizer=tokens.folder("tokenizer"),
-        query_max_len=lengths["query_max_len"],
-        passage_max_len=lengths["passage_max_len"],
-        card=card,
+        query_max_len=lengths.query_max_len,
+        passage_max_len=lengths.passage_max_len,
+        card=_told(card, template, template.passage_room if lengths.title else 0),
     )
 
 
@@ -32,15 +87,46 @@ def save_ranker(model: CrossEncoder, tokens: Artifact, folder: Path, card: Card)
     """Write a ranker's folder."""
     from pipeline.models.cross_encoder import JoinedInputs
 
-    tokenization = tokens.document("template.json")["tokenization"]
-    joined = model.pair_layout == "joined"
+    template = _template(tokens)
+    tokenization, joined = template.tokenization, model.pair_layout == "joined"
+    room = template.passage_room if joined and tokenization.title else 0
     model.save(
         folder,
         tokenizer=tokens.folder("tokenizer"),
-        pair_max_len=tokenization["pair_max_len"],
-        joined=JoinedInputs.model_validate(tokenization) if joined else None,
-        card=card,
+        pair_max_len=tokenization.pair_max_len,
+        joined=JoinedInputs.model_validate(tokenization.model_dump()) if joined else None,
+        card=_told(card, template, room if joined else template.pair_room),
     )
+
+
+def _template(tokens: Artifact) -> InputTemplate:
+    from pipeline.stages.tables import TEMPLATE
+    from pipeline.text.template import InputTemplate
+
+    return InputTemplate.model_validate(tokens.document(TEMPLATE))
+
+
+def _told(card: Card, template: InputTemplate, room: int) -> Card:
+    """The card with what a user has to know about inputs.
+
+    Args:
+        card: what else is told.
+        template: how the inputs were made.
+        room: tokens that the two sequences of an input share; 0 where there is one sequence.
+    """
+    from pipeline.models.card import Titles
+
+    tokenization = template.tokenization
+    limits = [card.limits] if card.limits else []
+    if room % 2:
+        limits.append(
+            f"Where both sequences of an input are longer than {room // 2} tokens, training gave "
+            f"the odd one of the {room} tokens that they share to the first; Hugging Face "
+            "tokenizers give it to the second where that is no shorter, so that results differ "
+            "slightly for such inputs."
+        )
+    titles = Titles(tokenization.title, tokenization.missing_title)
+    return replace(card, titles=titles, limits="\n\n".join(limits))
 
 
 def copy_model(joint: Artifact, part: str, writer: ArtifactWriter) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -14,7 +15,17 @@ from pipeline.artifacts.kinds import (
     TOKENS,
     TRAINING_LISTS,
 )
-from pipeline.dag.contract import Context, Input, Inputs, Outcome, Params, stage
+from pipeline.dag.contract import (
+    Context,
+    Input,
+    Inputs,
+    Outcome,
+    Params,
+    Resources,
+    stage,
+    unused_input,
+)
+from pipeline.sources.records import Split
 
 if TYPE_CHECKING:
     from pipeline.artifacts.writer import ArtifactWriter
@@ -38,7 +49,7 @@ class HybridParams(Params):
             list.
     """
 
-    split: str = "train"
+    split: Split = "train"
     num_negatives: int = Field(default=31, ge=1)
     depth: int = Field(default=100, ge=1)
     denoised_depth: int | None = Field(default=None, ge=1)
@@ -46,6 +57,20 @@ class HybridParams(Params):
     denoised: int = Field(default=1, ge=0)
     negative_below: float = Field(default=0.1, ge=0, le=1)
     positive_above: float = Field(default=0.9, ge=0, le=1)
+
+    def mismatches(self, wired: Mapping[str, int], resources: Resources) -> Sequence[str]:
+        """Lists to draw, thresholds in order, and a calibration only where the ranker is asked."""
+        found = []
+        if self.undenoised + self.denoised == 0:
+            found.append("`undenoised` and `denoised` are both 0: there would be no lists")
+        if self.denoised and self.negative_below > self.positive_above:
+            found.append(
+                f"negative_below {self.negative_below} lies above "
+                f"positive_above {self.positive_above}"
+            )
+        if not self.denoised and wired.get("calibration"):
+            found.append(unused_input("calibration", "with `denoised: 0` no ranker is asked"))
+        return found
 
 
 @stage(
@@ -66,7 +91,7 @@ def hybrid(
     """Draw lists of one positive and many negatives, undenoised and denoised."""
     import pyarrow as pa
 
-    from pipeline.stages import tables
+    from pipeline.stages import cautions, tables
 
     judged = tables.Judged.read(inputs, params.split)
     kinds = ["undenoised"] * params.undenoised + ["denoised"] * params.denoised
@@ -91,6 +116,7 @@ def hybrid(
         unit="lists",
         dropped=dict(dropped),
         counts=dict(counts),
+        warnings=cautions.on_probabilities(inputs) if params.denoised else (),
     )
 
 

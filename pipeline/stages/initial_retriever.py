@@ -26,6 +26,7 @@ def initial_retriever(
     from pipeline.models.dual_encoder import DualEncoder, DualEncoderConfig
     from pipeline.stages import exports
 
+    exports.check_retriever(inputs["base"], inputs["tokens"])
     model = DualEncoder.from_base(
         inputs["base"].folder("model"), DualEncoderConfig(**params.model_dump())
     )

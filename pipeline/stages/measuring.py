@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from pipeline.artifacts.reader import Artifact
+    from pipeline.methods.lists import PassageLists
     from pipeline.methods.metrics import Qrels
-    from pipeline.stages.runs import Run
+
+ANSWER: Final = "answer@"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +36,24 @@ class PerQuery:
 
 @dataclass
 class Measured:
-    """Values by system and measure: one entry a seed."""
+    """Values by system and measure: one entry a seed.
+
+    Attributes:
+        depths: system -> the rank to which its passages were searched for.
+        reachable: re-ranked system -> for each seed how many passages of a query were scored at
+            most, and the share of the judged queries with a relevant one among them.
+    """
 
     seeds: dict[str, dict[str, list[PerQuery]]] = field(default_factory=dict)
+    depths: dict[str, int] = field(default_factory=dict)
+    reachable: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
-    def add(self, system: str, measured: Mapping[str, PerQuery]) -> None:
+    def add(self, system: str, depth: int, measured: Mapping[str, PerQuery]) -> None:
         """Keep another seed's values of a system."""
+        self.depths[system] = depth
+        own = self.seeds.setdefault(system, {})
         for measure, values in measured.items():
-            self.seeds.setdefault(system, {}).setdefault(measure, []).append(values)
+            own.setdefault(measure, []).append(values)
 
     def among(self, chosen: npt.NDArray[np.integer]) -> Measured:
         """The values of some queries only."""
@@ -56,82 +68,110 @@ class Measured:
         )
 
 
-def judged_queries(queries: npt.NDArray[np.integer], qrels: Qrels) -> npt.NDArray[np.integer]:
-    """Those of the queries that have a judgement."""
-    import numpy as np
+@dataclass(frozen=True, eq=False)
+class Judgements:
+    """What runs are measured against: relevant passages, and answers to be found in the text.
 
-    return queries[np.isin(queries, qrels.query_indices)]
+    Attributes:
+        dataset: where both are from.
+        qrels: the judgements of passages.
+        answers: query index -> its answers, for those that have some.
+        texts: passage index -> text, of those that were looked into.
+    """
+
+    dataset: Artifact
+    qrels: Qrels
+    answers: Mapping[int, Sequence[str]]
+    texts: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, dataset: Artifact) -> Judgements:
+        """Those of a Dataset."""
+        from pipeline.stages import tables
+
+        answers: dict[int, list[str]] = {}
+        if dataset.rows("answers"):
+            table = dataset.read("answers")
+            columns = (table[name].to_pylist() for name in ("query_index", "answers"))
+            answers = {query: texts for query, texts in zip(*columns, strict=True) if texts}
+        return cls(dataset, tables.qrels_of(dataset), answers)
+
+    def of_rank(self, queries: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+        """Those of the queries that measures of rank count: the judged ones."""
+        import numpy as np
+
+        return queries[np.isin(queries, self.qrels.query_indices)]
+
+    def answered(self, queries: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+        """Those of the queries that answer@k counts: the ones with answers."""
+        import numpy as np
+
+        return queries[np.isin(queries, list(self.answers))]
+
+    def missing(self, measure: str, queries: npt.NDArray[np.integer]) -> str:
+        """What none of the queries has that the measure needs; empty where one has it."""
+        if measure.startswith(ANSWER):
+            return "" if len(self.answered(queries)) else "answers"
+        return "" if len(self.of_rank(queries)) else "judged passages"
+
+    def read_texts(self, passages: npt.NDArray[np.integer]) -> None:
+        """Read the texts of those passages that are not read yet, one shard at a time."""
+        import numpy as np
+
+        known = np.fromiter(self.texts, np.int64, len(self.texts))
+        wanted = np.setdiff1d(passages, known)
+        for shard in self.dataset.shards("passages") if len(wanted) else ():
+            inside = wanted[(wanted >= shard.first_row) & (wanted < shard.first_row + shard.rows)]
+            if len(inside):
+                column = shard.read(["text"])["text"].take(inside - shard.first_row)
+                self.texts.update(zip(inside.tolist(), column.to_pylist(), strict=True))
+
+
+def cutoff(measure: str) -> int:
+    """The last rank that a measure looks at; 0 where it looks at all."""
+    _, _, rank = measure.partition("@")
+    return int(rank) if rank else 0
 
 
 def measure_run(
-    run: Run,
+    lists: PassageLists,
+    depth: int,
     queries: npt.NDArray[np.integer],
-    qrels: Qrels,
-    dataset: Artifact,
+    judgements: Judgements,
     measures: Sequence[str],
-    answer_depths: Sequence[int],
 ) -> dict[str, PerQuery]:
     """Measures of rank over the judged queries, answer@k over those with answers.
 
-    Those that look deeper than the run goes are left out.
+    Measures that look deeper than `depth`, the ranks that were searched, are left out: they would
+    be understated. So are those that no query has anything for.
     """
     from pipeline.methods import metrics
 
-    names = [name for name in measures if _cutoff(name) <= run.depth]
-    judged = judged_queries(queries, qrels)
-    values = metrics.measure(run.lists, qrels, judged, names) if len(judged) and names else {}
+    names = [
+        name for name in measures if cutoff(name) <= depth and not judgements.missing(name, queries)
+    ]
+    of_rank = [name for name in names if not name.startswith(ANSWER)]
+    judged = judgements.of_rank(queries)
+    values = metrics.measure(lists, judgements.qrels, judged, of_rank) if of_rank else {}
     measured = {name: PerQuery(judged, found) for name, found in values.items()}
-    depths = [depth for depth in answer_depths if depth <= run.depth]
-    if depths and len(queries) > queries_without_answers(queries, dataset):
-        measured |= _answer_measures(run, queries, dataset, depths)
-    return measured
+    answers = [name for name in names if name.startswith(ANSWER)]
+    return measured | _answers(lists, queries, judgements, answers) if answers else measured
 
 
-def _cutoff(name: str) -> int:
-    _, _, cutoff = name.partition("@")
-    return int(cutoff) if cutoff else 0
-
-
-def _answers(dataset: Artifact) -> dict[int, list[str]]:
-    if not dataset.rows("answers"):
-        return {}
-    table = dataset.read("answers")
-    columns = (table[name].to_pylist() for name in ("query_index", "answers"))
-    return dict(zip(*columns, strict=True))
-
-
-def queries_without_answers(queries: npt.NDArray[np.integer], dataset: Artifact) -> int:
-    """Queries that answer@k leaves out."""
-    answers = _answers(dataset)
-    return sum(not answers.get(int(query)) for query in queries)
-
-
-def _answer_measures(
-    run: Run, queries: npt.NDArray[np.integer], dataset: Artifact, depths: Sequence[int]
+def _answers(
+    lists: PassageLists,
+    queries: npt.NDArray[np.integer],
+    judgements: Judgements,
+    measures: Sequence[str],
 ) -> dict[str, PerQuery]:
     """answer@k over the queries that have answers."""
-    import numpy as np
-
     from pipeline.methods.answers import first_matches
     from pipeline.methods.filters import window
 
-    answers = _answers(dataset)
-    lists = run.lists.of(queries)
-    lists = lists.keep(window(lists, 1, max(depths)))
-    texts = _texts(dataset, np.unique(lists.passage_indices))
-    matches = first_matches(
-        lists, [answers.get(int(query), []) for query in queries], texts.__getitem__, max(depths)
-    )
-    found = matches.query_indices
-    return {f"answer@{depth}": PerQuery(found, matches.at(depth)) for depth in depths}
-
-
-def _texts(dataset: Artifact, wanted: npt.NDArray[np.integer]) -> dict[int, str]:
-    """Texts of the given passages, reading one shard at a time."""
-    texts: dict[int, str] = {}
-    for shard in dataset.shards("passages"):
-        inside = wanted[(wanted >= shard.first_row) & (wanted < shard.first_row + shard.rows)]
-        if len(inside):
-            column = shard.read(["text"])["text"].take(inside - shard.first_row)
-            texts |= dict(zip(inside.tolist(), column.to_pylist(), strict=True))
-    return texts
+    deepest = max(map(cutoff, measures))
+    lists = lists.of(judgements.answered(queries))
+    lists = lists.keep(window(lists, 1, deepest))
+    judgements.read_texts(lists.passage_indices)
+    answers = [judgements.answers[query] for query in lists.query_indices.tolist()]
+    matches = first_matches(lists, answers, judgements.texts.__getitem__, deepest)
+    return {name: PerQuery(matches.query_indices, matches.at(cutoff(name))) for name in measures}

@@ -9,6 +9,8 @@ from pydantic import Field
 
 from pipeline.artifacts.kinds import CANDIDATES, DATASET, EMBEDDINGS, TOKENS
 from pipeline.dag.contract import Context, Inputs, Outcome, Params, Progress, stage
+from pipeline.sources.records import Split
+from pipeline.stages.split_params import Depths
 
 if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
@@ -27,8 +29,8 @@ class MineParams(Params):
         queries_per_shard: queries that a worker searches with in one pass over the corpus.
     """
 
-    depths: dict[str, int] = {"train": 200, "validation": 100, "dev": 100}
-    remove_positives: list[str] = ["train"]
+    depths: Depths = {"train": 1000, "validation": 100, "dev": 100}
+    remove_positives: list[Split] = ["train"]
     backend: Literal["auto", "faiss_cpu", "faiss_gpu", "torch"] = "auto"
     queries_per_shard: int = Field(default=4096, ge=1)
 
@@ -68,11 +70,13 @@ class _MineBlock:
             device=str(self._device),
             excluded=task.excluded,
         )
-        found = search.search(tables.vector_blocks(embeddings.shards("passages")))
-        candidates = tables.Candidates.of_top_k(task.queries, found)
-        self._made.writer.shards("candidates").write(task.index, candidates.table())
-        progress.advance(len(task.queries))
-        return {"backend": self._backend, "candidates": len(candidates.scores)}
+        for first_passage_index, block in tables.vector_blocks(embeddings.shards("passages")):
+            search.add(first_passage_index, block)
+            progress.advance(len(block) * len(task.queries))
+        candidates = tables.Candidates.of_top_k(task.queries, search.result())
+        info = {"candidates": len(candidates.scores), "device": self._backend}
+        self._made.writer.shards("candidates").write(task.index, candidates.table(), info)
+        return {}
 
 
 @stage(
@@ -90,25 +94,29 @@ def mine(inputs: Inputs, params: MineParams, writer: ArtifactWriter, context: Co
     blocks = tables.query_blocks(
         inputs["dataset"], params.depths, params.remove_positives, params.queries_per_shard, known
     )
-    done = writer.shards("candidates").done()
+    written = writer.shards("candidates")
+    done = written.done()
     todo = [block for block in blocks if block.index not in done]
     rows = sum(len(block.queries) for block in blocks)
-    context.progress.start("searching", rows, "queries")
-    context.progress.advance(rows - sum(len(block.queries) for block in todo))
-    reports = run_shards(
+    passages = inputs["embeddings"].rows("passages")
+    left = sum(len(block.queries) for block in todo)
+    context.progress.start("searching", rows * passages, "pairs")
+    context.progress.advance((rows - left) * passages)
+    run_shards(
         _MakeWork(inputs["embeddings"], params, writer),
         todo,
         context.resources,
         context.progress,
         writer.store,
     )
+    infos = written.infos()
     return Outcome(
         rows_in=rows,
         rows_out=rows,
         unit="queries",
         counts={
-            "candidates": sum(report["candidates"] for report in reports),
+            "candidates": sum(info["candidates"] for info in infos),
             "positives_removed": sum(len(block.excluded.query_row) for block in blocks),
         },
-        device=reports[0]["backend"] if reports else "",
+        device=tables.devices(infos),
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from pipeline.artifacts.kinds import CALIBRATION, DATASET, SCORED_CANDIDATES, TRAINING_LISTS
-from pipeline.dag.contract import Context, Input, Inputs, Outcome, Params, stage
+from pipeline.dag.contract import Context, Input, Inputs, Outcome, Params, Resources, stage
 
 if TYPE_CHECKING:
     from pipeline.artifacts.writer import ArtifactWriter
@@ -34,6 +35,15 @@ class PseudoLabelParams(Params):
     depth: int = Field(default=50, ge=1)
     num_negatives: int = Field(default=4, ge=1)
 
+    def mismatches(self, wired: Mapping[str, int], resources: Resources) -> Sequence[str]:
+        """Thresholds in order."""
+        if self.negative_below > self.positive_above:
+            return (
+                f"negative_below {self.negative_below} lies above "
+                f"positive_above {self.positive_above}",
+            )
+        return ()
+
 
 @stage(
     params=PseudoLabelParams,
@@ -53,7 +63,7 @@ def pseudo_label(
 
     from pipeline.methods.lists import PassageLists
     from pipeline.methods.pseudo_labels import pseudo_labels
-    from pipeline.stages import tables
+    from pipeline.stages import cautions, tables
 
     dataset = inputs["dataset"]
     queries = tables.queries_of(dataset, params.splits)
@@ -85,4 +95,5 @@ def pseudo_label(
         dropped={**labels.dropped, **({"not scored": missing} if missing else {})},
         counts=dict(labels.counts),
         metrics=metrics,
+        warnings=cautions.on_probabilities(inputs),
     )

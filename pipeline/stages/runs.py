@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.artifacts.kinds import SCORED_CANDIDATES
+from pipeline.stages import lineage
+from pipeline.stages.measuring import ANSWER, measure_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
     from pipeline.methods.lists import PassageLists
     from pipeline.methods.metrics import Qrels
+    from pipeline.stages.measuring import Judgements
     from pipeline.stages.tables import Candidates
 
 RANKED = " + ranker"
@@ -28,7 +31,7 @@ SMALLEST_STEP = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One ranking of all evaluated queries, and how deep it goes."""
+    """One ranking of all evaluated queries, and to which rank passages were searched for."""
 
     name: str
     lists: PassageLists
@@ -41,7 +44,9 @@ def derived(names: Sequence[str]) -> list[str]:
     return [name + suffix for name in names for suffix in DERIVED]
 
 
-def runs_of(name: str, found: Candidates, qrels: Qrels, weight: float | None) -> list[Run]:
+def runs_of(
+    name: str, found: Candidates, depth: int, qrels: Qrels, weight: float | None
+) -> list[Run]:
     """The retriever's run and, where a ranker scored it, what re-ranking makes of it.
 
     The perfect ranker puts the relevant passages first among those that were scored: no ranker can
@@ -49,7 +54,6 @@ def runs_of(name: str, found: Candidates, qrels: Qrels, weight: float | None) ->
     """
     import numpy as np
 
-    depth = int(found.lists.lengths.max(initial=0))
     runs = [Run(name, found.lists, found.scores, depth)]
     if found.ranker_scores is None:
         return runs
@@ -89,32 +93,83 @@ def _ranker_scores(found: Candidates) -> npt.NDArray[np.float32]:
     return found.ranker_scores
 
 
-def mixing_weights(
-    artifacts: Sequence[Artifact],
-    queries: npt.NDArray[np.integer],
-    qrels: Qrels,
-    measure: str,
-) -> dict[str, float]:
-    """The ranker's share in the mix for each scored run, by its number; chosen on `queries`."""
+def _scored(found: Candidates) -> Candidates:
     import numpy as np
 
-    from pipeline.methods import metrics, mixing
+    return found.keep(~np.isnan(_ranker_scores(found)))
+
+
+def searched(artifact: Artifact, split: str, found: Candidates) -> int:
+    """To which rank a run was searched; its longest list, where nobody knows more."""
+    known = lineage.searched_depth(artifact, split)
+    return int(found.lists.lengths.max(initial=0)) if known is None else known
+
+
+def reachable(
+    found: Candidates, judged: npt.NDArray[np.integer], qrels: Qrels
+) -> tuple[int, float]:
+    """How many passages of a query were scored at most, and how often a relevant one was there.
+
+    Args:
+        found: candidates that a ranker scored.
+        judged: the queries that are counted, at least one.
+        qrels: their judgements.
+    """
+    import numpy as np
+
+    lists = _scored(found).lists
+    hit = np.isin(judged, lists.queries[qrels.relevant().among(lists)])
+    return int(lists.lengths.max(initial=0)), float(hit.mean())
+
+
+def mixing_weights(
+    artifacts: Sequence[Artifact],
+    split: str,
+    judgements: Judgements,
+    measure: str,
+) -> dict[str, float]:
+    """The ranker's share in the mix for each scored run, by its number; chosen on a split.
+
+    Runs on which the measure says nothing get none.
+    """
     from pipeline.stages import tables
 
+    queries = tables.queries_of(judgements.dataset, [split])
     weights = {}
     for number, artifact in enumerate(artifacts):
-        if artifact.kind_name != SCORED_CANDIDATES.name:
-            continue
-        found = tables.Candidates.read(artifact).of_queries(queries)
-        part = found.keep(~np.isnan(_ranker_scores(found)))
-
-        def value(lists: PassageLists) -> float:
-            measured = metrics.measure(lists, qrels, queries, [measure])
-            return float(measured[measure].mean())
-
-        choice = mixing.choose_weight(part.lists, part.scores, _ranker_scores(part), value)
-        weights[str(number)] = choice.weight
+        if artifact.kind_name == SCORED_CANDIDATES.name:
+            found = tables.Candidates.read(artifact).of_queries(queries)
+            depth = searched(artifact, split, found)
+            weight = _weight(_scored(found), depth, queries, judgements, measure)
+            judgements.texts.clear()
+            if weight is not None:
+                weights[str(number)] = weight
     return weights
+
+
+def _weight(
+    part: Candidates,
+    depth: int,
+    queries: npt.NDArray[np.integer],
+    judgements: Judgements,
+    measure: str,
+) -> float | None:
+    """The weight that does best among the scored candidates; None where nothing is measured."""
+    from pipeline.methods import mixing
+
+    def value(lists: PassageLists) -> float | None:
+        measured = measure_run(lists, depth, queries, judgements, [measure])
+        return float(measured[measure].values.mean()) if measured else None
+
+    if measure.startswith(ANSWER):
+        # Each weight brings other passages up: one pass over the corpus for all of them.
+        judgements.read_texts(part.lists.passage_indices)
+    if value(part.lists) is None:
+        return None
+    choice = mixing.choose_weight(
+        part.lists, part.scores, _ranker_scores(part), lambda lists: value(lists) or 0.0
+    )
+    return choice.weight
 
 
 def write_trec(folder: Path, run: Run, dataset: Artifact, number: int) -> None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from pipeline.artifacts.kinds import CANDIDATES, DATASET, TOKENS, TRAINING_LISTS
-from pipeline.dag.contract import Context, Input, Inputs, Outcome, Params, stage
+from pipeline.dag.contract import (
+    Context,
+    Input,
+    Inputs,
+    Outcome,
+    Params,
+    Resources,
+    stage,
+    unused_input,
+)
+from pipeline.sources.records import LabelledSplit
 
 if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
@@ -29,12 +40,22 @@ class SampleParams(Params):
         replicate: another number draws other negatives.
     """
 
-    split: str = "train"
+    split: LabelledSplit = "train"
     source: Literal["candidates", "top", "corpus", "given", "none"] = "candidates"
     depth: int = Field(default=1000, ge=1)
     num_negatives: int = Field(default=4, ge=0)
     per: Literal["query", "positive"] = "query"
-    replicate: int = 0
+    replicate: int = Field(default=0, ge=0)
+
+    def mismatches(self, wired: Mapping[str, int], resources: Resources) -> Sequence[str]:
+        """Candidates where they are drawn from, and nowhere else."""
+        reads = self.source in ("candidates", "top") and self.num_negatives > 0
+        if reads and not wired.get("candidates"):
+            return (_needs_candidates(self.source),)
+        if wired.get("candidates") and not reads:
+            why = f"with `source: {self.source}`" if self.num_negatives else "with no negatives"
+            return (unused_input("candidates", f"{why} nothing is drawn from them"),)
+        return ()
 
 
 @stage(
@@ -56,7 +77,7 @@ def sample(
 
     from pipeline.methods import negatives, samplers
     from pipeline.methods.lists import PassageLists
-    from pipeline.stages import tables
+    from pipeline.stages import cautions, tables
 
     dataset = inputs["dataset"]
     queries = tables.queries_of(dataset, [params.split])
@@ -72,6 +93,7 @@ def sample(
     known = tables.never_negative(dataset, inputs["tokens"])
     dropped = {"no positive": int((~labelled).sum())}
     counts: dict[str, int] = {}
+    warnings: list[str] = []
     if params.source == "none" or params.num_negatives == 0:
         drawn = PassageLists.from_rows(positives.query_indices, [[]] * len(positives))
     elif params.source == "corpus":
@@ -85,6 +107,7 @@ def sample(
         else:
             given = tables.Candidates.read(_candidates(inputs, params)).lists
             given = given.of(positives.query_indices)
+            warnings = cautions.on_short_lists(given, params.depth, "depth")
         found = (
             negatives.denoised_negatives(
                 given, None, known, wanted, depth=params.depth, fill_depth=params.depth, seed=seed
@@ -106,11 +129,16 @@ def sample(
             "positives": len(positives.passage_indices),
             "negatives": len(drawn.passage_indices),
         },
+        warnings=warnings,
     )
+
+
+def _needs_candidates(source: str) -> str:
+    return f"source '{source}' draws from candidates: wire `candidates`"
 
 
 def _candidates(inputs: Inputs, params: SampleParams) -> Artifact:
     candidates = inputs.get("candidates")
     if candidates is None:
-        raise ValueError(f"source '{params.source}' draws from candidates: wire `candidates`")
+        raise ValueError(_needs_candidates(params.source))
     return candidates

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from pipeline.artifacts.kinds import CANDIDATES, DATASET, RANKER, SCORED_CANDIDATES, TOKENS
 from pipeline.dag.contract import Context, Inputs, Outcome, Progress, stage
+from pipeline.sources.records import Split
 from pipeline.stages.scoring import PairScorer, ScoringParams
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class ScoreParams(ScoringParams):
         depth: ranks that are scored; deeper candidates stay, without a score.
     """
 
-    splits: list[str] = []
+    splits: list[Split] = []
     depth: int = Field(default=50, ge=1)
 
 
@@ -62,8 +63,9 @@ class _ScoreShard:
             found.lists.queries[inside], found.lists.passage_indices[inside], progress
         )
         scored = Candidates(found.lists, found.scores, scores)
-        self._made.writer.shards("candidates").write(shard.index, scored.table())
-        return {"pairs": int(inside.sum()), "device": describe(self._scorer.device)}
+        info = {"pairs": int(inside.sum()), "device": describe(self._scorer.device)}
+        self._made.writer.shards("candidates").write(shard.index, scored.table(), info)
+        return {}
 
 
 @stage(
@@ -85,24 +87,26 @@ def score(inputs: Inputs, params: ScoreParams, writer: ArtifactWriter, context: 
         if params.splits
         else np.arange(dataset.rows("queries"))
     )
-    done = writer.shards("candidates").done()
+    written = writer.shards("candidates")
+    done = written.done()
     shards = candidates.shards("candidates")
     rows = candidates.rows("candidates")
     lengths = tables.list_lengths(candidates, queries)
     context.progress.start("scoring", int(lengths.clip(max=params.depth).sum()), "pairs")
-    reports = run_shards(
+    context.progress.advance(sum(record.info["pairs"] for record in done.values()))
+    run_shards(
         _MakeWork(inputs["ranker"], inputs["tokens"], params, writer, queries),
         [shard for shard in shards if shard.index not in done],
         context.resources,
         context.progress,
         writer.store,
     )
-    other = rows - len(lengths)
+    other, infos = rows - len(lengths), written.infos()
     return Outcome(
         rows_in=rows,
         rows_out=len(lengths),
         unit="queries",
         dropped={"of another split": other} if other else {},
-        counts={"pairs": sum(report["pairs"] for report in reports)},
-        device=reports[0]["device"] if reports else "",
+        counts={"pairs": sum(info["pairs"] for info in infos)},
+        device=tables.devices(infos),
     )

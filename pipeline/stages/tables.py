@@ -17,6 +17,7 @@ from pipeline.methods.filters import KnownPairs
 from pipeline.methods.lists import PassageLists
 from pipeline.methods.metrics import Qrels
 from pipeline.search.ranking import Excluded, TopK
+from pipeline.sources.records import Split
 from pipeline.text.store import TokenStore
 from pipeline.text.template import InputTemplate
 
@@ -88,7 +89,7 @@ class QueryBlock:
 
 def query_blocks(
     dataset: Artifact,
-    depths: Mapping[str, int],
+    depths: Mapping[Split, int],
     remove_positives: Sequence[str],
     rows: int,
     known: KnownPairs,
@@ -307,6 +308,11 @@ def vectors(table: pa.Table) -> npt.NDArray[np.floating]:
 def vector_column(values: npt.NDArray[np.floating]) -> pa.FixedSizeListArray:
     """[rows, width] as a fixed-size list column, which keeps the width on disk."""
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+
+
+def devices(infos: Sequence[Mapping[str, Any]]) -> str:
+    """What computed the shards, each device once."""
+    return ", ".join(dict.fromkeys(info["device"] for info in infos))
 
 
 def vector_blocks(shards: Sequence[Shard]) -> Iterator[tuple[int, npt.NDArray[np.floating]]]:

@@ -102,16 +102,9 @@ def tokenize(
 ) -> Outcome:
     """Turn all texts into token ids, cut to what the longest input can use."""
     from pipeline.distributed.shards import run_shards
-    from pipeline.models.layout import copy_tokenizer
-    from pipeline.text.template import Tokenization
-    from pipeline.text.tokenizer import input_template, load_tokenizer
 
     dataset, base = inputs["dataset"], inputs["base"]
-    folder = base.folder("model")
-    template = input_template(load_tokenizer(folder), Tokenization(**params.model_dump()))
-    if not writer.finished("tokenizer"):
-        with writer.folder("tokenizer") as target:
-            copy_tokenizer(folder, target)
+    template = _template(base, params, writer)
     writer.document("template.json", template.model_dump(mode="json"))
     tasks, rows = [], 0
     for table in ("queries", "passages"):
@@ -129,6 +122,27 @@ def tokenize(
         writer.store,
     )
     return Outcome(rows_in=rows, rows_out=rows, metrics=_truncation(writer))
+
+
+def _template(base: Artifact, params: TokenizeParams, writer: ArtifactWriter) -> InputTemplate:
+    """The layout of inputs that the base model can read; keeps its tokenizer."""
+    from pipeline.models.base_folder import check_capacity
+    from pipeline.models.layout import copy_tokenizer
+    from pipeline.text.template import Tokenization
+    from pipeline.text.tokenizer import input_template, load_tokenizer
+
+    folder = base.folder("model")
+    tokenizer = load_tokenizer(folder)
+    template = input_template(tokenizer, Tokenization(**params.model_dump()))
+    lengths = {name: length for name, length in params if name.endswith("_max_len")}
+    check_capacity(folder, f"{base.kind_name} {base}", template.vocab_size, lengths)
+    if not writer.finished("tokenizer"):
+        with writer.folder("tokenizer") as target:
+            copy_tokenizer(folder, target)
+            # A bare vocabulary is read by the rules of the model type, which is not told here.
+            if not (target / "tokenizer.json").exists():
+                tokenizer.save_pretrained(str(target))
+    return template
 
 
 def _truncation(writer: ArtifactWriter) -> dict[str, float]:

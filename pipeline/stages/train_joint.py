@@ -75,7 +75,7 @@ class TrainJointParams(TrainParams):
     contrastive_weight: float = Field(default=0.0, ge=0)
     num_negatives: int = Field(default=31, ge=1)
     schedule: Literal["bert", "linear", "constant"] = "constant"
-    learning_rate: float = Field(default=1e-5, gt=0)
+    learning_rate: float = Field(default=1e-5, gt=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0)
     warmup_ratio: float = Field(default=0.0, ge=0, le=1)
 
@@ -160,8 +160,13 @@ def train_joint(
     inputs: Inputs, params: TrainJointParams, writer: ArtifactWriter, context: Context
 ) -> Outcome:
     """Train a retriever and a ranker together: the retriever learns the ranker's distribution."""
+    from pipeline.models.cross_encoder import Ranker
+    from pipeline.stages import exports
     from pipeline.training.rows import TrainingRows
 
+    exports.check_retriever(inputs["retriever"], inputs["tokens"])
+    head = Ranker.read(inputs["ranker"].folder("model")).config
+    exports.check_ranker(inputs["ranker"], inputs["tokens"], head)
     lists = read_lists(inputs)
     rows = TrainingRows.from_lists(lists, params.num_negatives)
     models = ("retriever",) if params.teacher == "static" else ("retriever", "ranker")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pipeline.dag.contract import Params
+from pipeline.dag.contract import Params, Resources
 
 if TYPE_CHECKING:
     from pipeline.training.loop import TrainingPlan
@@ -37,8 +38,8 @@ class TrainParams(Params):
 
     global_batch_size: int = Field(default=32, ge=1)
     num_train_epochs: float = Field(default=1.0, gt=0)
-    max_steps: int | None = None
-    learning_rate: float = Field(default=3e-5, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    learning_rate: float = Field(default=3e-5, gt=0, le=1)
     schedule: Literal["bert", "linear", "constant"] = "bert"
     warmup_ratio: float = Field(default=0.1, ge=0, le=1)
     optimizer: Literal["adamw", "lamb"] = "adamw"
@@ -48,7 +49,25 @@ class TrainParams(Params):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     token_budget: int = Field(default=8192, ge=1)
     checkpoint_steps: int = Field(default=500, ge=1)
-    replicate: int = 0
+    replicate: int = Field(default=0, ge=0)
+
+    @property
+    def rows_per_group(self) -> int:
+        """Rows of the global batch that stay together on one worker."""
+        return 1
+
+    def mismatches(self, wired: Mapping[str, int], resources: Resources) -> Sequence[str]:
+        """A global batch that the workers can share."""
+        batch, group, workers = self.global_batch_size, self.rows_per_group, resources.workers
+        if batch % group:
+            return (f"global_batch_size {batch} is no multiple of in_batch_group_size {group}",)
+        if isinstance(workers, int) and workers > 1 and batch % (workers * group):
+            whole = f" in whole groups of {group}" if group > 1 else ""
+            return (
+                f"{workers} workers cannot share a global batch of {batch} rows evenly{whole}: "
+                "change `workers` or `global_batch_size`",
+            )
+        return ()
 
     def optimizer_plan(self) -> OptimizerPlan:
         """How one model is updated."""

@@ -17,7 +17,7 @@ from pipeline.stages.training_run import read_lists, run_training
 if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
     from pipeline.artifacts.writer import ArtifactWriter
-    from pipeline.models.cross_encoder import CrossEncoder
+    from pipeline.models.cross_encoder import CrossEncoder, CrossEncoderConfig
     from pipeline.training.loop import TrainingPlan
     from pipeline.training.ranker import RankerObjective
     from pipeline.training.rows import TrainingPairs, TrainingRows
@@ -48,9 +48,9 @@ class TrainRankerParams(TrainParams):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     loss: Literal["pointwise", "listwise"] = "pointwise"
     num_negatives: int = Field(default=4, ge=1)
-    adversarial: float | None = None
+    adversarial: float | None = Field(default=None, gt=0)
     schedule: Literal["bert", "linear", "constant"] = "constant"
-    learning_rate: float = Field(default=1e-5, gt=0)
+    learning_rate: float = Field(default=1e-5, gt=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0)
     warmup_ratio: float = Field(default=0.0, ge=0, le=1)
 
@@ -82,16 +82,13 @@ class _Prepared:
         )
 
     def _model(self) -> CrossEncoder:
-        from pipeline.models.cross_encoder import CrossEncoder, CrossEncoderConfig
-        from pipeline.models.dual_encoder import tower_folder
+        from pipeline.models.cross_encoder import CrossEncoder
+        from pipeline.stages import exports
 
-        folder = self.start.folder("model")
-        config = CrossEncoderConfig(head=self.params.head, dropout=self.params.dropout)
+        folder, config = exports.encoder_folder(self.start), _config(self.start, self.params)
         if self.start.kind_name == RANKER.name:
             model = CrossEncoder.load(folder)
             return CrossEncoder(model.encoder, config) if self.params.fresh_head else model
-        if self.start.kind_name == RETRIEVER.name:
-            folder = tower_folder(folder, "passage")
         return CrossEncoder.from_base(folder, config)
 
     def save(self, objective: Any, folder: Path, facts: Mapping[str, Any]) -> None:
@@ -100,6 +97,15 @@ class _Prepared:
 
         how = f"A cross-encoder trained with a {self.params.loss} loss."
         exports.save_ranker(objective.model, self.tokens, folder, Card("Re-ranker", how, facts))
+
+
+def _config(start: Artifact, params: TrainRankerParams) -> CrossEncoderConfig:
+    """The head: a ranker's own where training goes on from it, else the parameters'."""
+    from pipeline.models.cross_encoder import CrossEncoderConfig, Ranker
+
+    if start.kind_name == RANKER.name and not params.fresh_head:
+        return Ranker.read(start.folder("model")).config
+    return CrossEncoderConfig(head=params.head, dropout=params.dropout)
 
 
 @stage(
@@ -117,8 +123,10 @@ def train_ranker(
     inputs: Inputs, params: TrainRankerParams, writer: ArtifactWriter, context: Context
 ) -> Outcome:
     """Train a cross-encoder to tell positives from the retriever's candidates."""
+    from pipeline.stages import exports
     from pipeline.training.rows import TrainingPairs, TrainingRows
 
+    exports.check_ranker(inputs["base"], inputs["tokens"], _config(inputs["base"], params))
     lists = read_lists(inputs)
     rows: TrainingPairs | TrainingRows
     dropped: Mapping[str, int] = {}

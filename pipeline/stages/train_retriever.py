@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from pipeline.artifacts.kinds import BASE_MODEL, DATASET, RETRIEVER, TOKENS, TRAINING_LISTS
-from pipeline.dag.contract import Context, Input, Inputs, Outcome, stage
+from pipeline.dag.contract import Context, Input, Inputs, Outcome, Resources, stage
 from pipeline.stages.encoder_params import EncoderParams
 from pipeline.stages.train_params import TrainParams
 from pipeline.stages.training_run import read_lists, run_training
@@ -50,6 +50,18 @@ class TrainRetrieverParams(TrainParams):
     passage_centric_weight: float = Field(default=0.0, ge=0, le=1)
     passage_centric_form: Literal["paper", "released"] = "paper"
     mask_known_positives: bool = True
+
+    @property
+    def rows_per_group(self) -> int:
+        """In-batch negatives are those of the own group."""
+        return self.in_batch_group_size if self.negatives == "in_batch" else 1
+
+    def mismatches(self, wired: Mapping[str, int], resources: Resources) -> Sequence[str]:
+        """As all training, and hard negatives for the passage-centric loss."""
+        found = [*super().mismatches(wired, resources)]
+        if self.passage_centric_weight > 0 and self.num_negatives == 0:
+            found.append("passage_centric_weight needs hard negatives: num_negatives is 0")
+        return found
 
     def passage_centric(self) -> PassageCentric | None:
         """PAIR's second loss, if it has a weight."""
@@ -132,8 +144,10 @@ def train_retriever(
     inputs: Inputs, params: TrainRetrieverParams, writer: ArtifactWriter, context: Context
 ) -> Outcome:
     """Train a dual encoder on lists of positives and hard negatives."""
+    from pipeline.stages import exports
     from pipeline.training.rows import TrainingRows
 
+    exports.check_retriever(inputs["base"], inputs["tokens"])
     lists = read_lists(inputs)
     rows = TrainingRows.from_lists(lists, params.num_negatives)
     prepared = _Prepared(
@@ -144,6 +158,5 @@ def train_retriever(
         params,
         params.plan(context.seed, "retriever"),
     )
-    group = params.in_batch_group_size if params.negatives == "in_batch" else 1
-    shares = params.global_batch_size // group
+    shares = params.global_batch_size // params.rows_per_group
     return run_training(prepared, params.precision, lists, rows.dropped, shares, writer, context)

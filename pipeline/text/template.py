@@ -80,6 +80,8 @@ class InputTemplate(BaseModel):
         pad_type: segment id of padding.
         vocab_size: ids are smaller than this.
         missing_title_ids: ids that stand for a missing title in a passage input.
+        tokenizer_digest: of the tokeniser that the ids come from (`tokenizer.tokenizer_digest`);
+            None where tokens were made before it was kept.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -91,6 +93,7 @@ class InputTemplate(BaseModel):
     pad_type: int
     vocab_size: int
     missing_title_ids: tuple[int, ...]
+    tokenizer_digest: str | None = None
 
     @model_validator(mode="after")
     def _rooms_hold_text(self) -> Self:

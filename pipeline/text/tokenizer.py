@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,15 @@ TEXTS_AT_ONCE = 4096
 
 # A fast tokeniser can be built from any of these sets of files without guessing.
 FAST_FILES = (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"))
+
+
+# Exported rankers may have it before their own rules (`pipeline.models.title_break`).
+_TITLE_BREAK = {
+    "type": "Split",
+    "pattern": {"String": "\t"},
+    "behavior": "Removed",
+    "invert": False,
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
     Raises:
         FileNotFoundError: the folder has no tokeniser files.
-        ValueError: the folder holds a tokeniser that is not a fast one.
+        ValueError: the folder holds a tokeniser that is damaged or not a fast one.
     """
     present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if not any(present.issuperset(files) for files in FAST_FILES):
@@ -76,9 +86,15 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
             f"{folder} has no tokeniser: expected tokenizer.json (or a vocabulary: "
             f"{' or '.join(' with '.join(files) for files in FAST_FILES[1:])})"
         )
-    tokenizer = AutoTokenizer.from_pretrained(
-        str(folder), local_files_only=True, trust_remote_code=False
-    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # the library that parses tokenizer.json raises no narrower one
+        raise ValueError(
+            f"{folder} has a tokeniser that cannot be loaded ({type(error).__name__}: "
+            f"{str(error).strip()[:200]}): fetch its files again, or take another checkpoint"
+        ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(
             f"{folder} has a {type(tokenizer).__name__}, which has no fast form: use a checkpoint "
@@ -104,7 +120,33 @@ def input_template(tokenizer: PreTrainedTokenizerFast, tokenization: Tokenizatio
         pad_type=tokenizer.pad_token_type_id,
         vocab_size=len(tokenizer),
         missing_title_ids=tuple(missing[0].as_py()) if tokenization.title else (),
+        tokenizer_digest=tokenizer_digest(tokenizer),
     )
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
+    """SHA-256, in hex, of all that decides which ids a text becomes.
+
+    Made of the vocabulary, the rules by which texts are normalised, split and joined from pieces,
+    and the special tokens around one and two sequences; neither of the files that these were read
+    from nor of lengths, segment ids and names.
+    """
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    rules = {
+        "vocabulary": tokenizer.get_vocab(),
+        "model": content["model"],
+        "normalizer": content["normalizer"],
+        "pre_tokenizer": _without_title_break(content["pre_tokenizer"]),
+        "specials": [_layout(tokenizer, sequences).specials for sequences in (1, 2)],
+    }
+    canonical = json.dumps(rules, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _without_title_break(rules: Any) -> Any:
+    """The splitting without a break at tabs, which texts have none of."""
+    steps = (rules or {}).get("pretokenizers", ())
+    return steps[1] if len(steps) == 2 and steps[0] == _TITLE_BREAK else rules
 
 
 def tokenize_queries(

@@ -74,8 +74,12 @@ def test_a_run_stops_where_nodes_see_different_roots(tmp_path: Path, joins: str)
     output = done.stdout + done.stderr
     assert done.returncode == 3, output
     result = result_of(here / "artifacts")
-    assert [stage["status"] for stage in result["stages"]] == ["done", "done", "failed"]
-    assert f"{ROOT} is not the same on all nodes: node " in result["stages"][2]["error"], output
+    # A node that is there at the start is found out before the first stage.
+    statuses = {"before": [], "later": ["done", "done", "failed"]}[joins]
+    assert [stage["status"] for stage in result["stages"]] == statuses
+    error = result["stages"][-1]["error"] if statuses else result["error"]
+    assert f"{ROOT} is not the same on all nodes: " in error, output
+    assert "node " in error and "no such file" in error, output
     assert list((here / "artifacts/runs/probes").iterdir()) == []
 
 
@@ -83,9 +87,25 @@ def test_a_probe_is_seen_where_the_same_root_is_seen(tmp_path: Path) -> None:
     here, elsewhere = Store(str(tmp_path / "a")), Store(str(tmp_path / "b"))
     here.write_bytes(Probe(here, "token").path, b"token")
     Probe(here, "token").check()
-    assert not Probe(elsewhere, "token").is_seen()
-    with pytest.raises(UnsharedRoot, match=r"not the same on all nodes: node .* cannot see"):
+    assert Probe(here, "token").obstacle() == ""
+    assert Probe(here, "other").obstacle() == "no such file"
+    here.write_bytes(Probe(here, "other").path, b"token")
+    assert Probe(here, "other").obstacle() == "another file"
+    with pytest.raises(UnsharedRoot, match=r"not seen by node .* \(no such file\)"):
         Probe(elsewhere, "token").check()
+
+
+def test_a_node_without_credentials_is_a_blind_one(tmp_path: Path, monkeypatch) -> None:
+    store = Store(str(tmp_path))
+
+    class NoCredentialsError(Exception):
+        pass
+
+    def refuse(self: Store, path: str) -> bytes:
+        raise NoCredentialsError("Unable to locate credentials")
+
+    monkeypatch.setattr(Store, "read_bytes", refuse)
+    assert Probe(store, "token").obstacle() == "NoCredentialsError: Unable to locate credentials"
 
 
 @pytest.mark.parametrize(

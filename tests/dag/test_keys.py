@@ -104,6 +104,7 @@ def test_file_digests_are_remembered_once_settled(tmp_path, monkeypatch):
     file = tmp_path / "big"
     file.write_bytes(b"x" * 100)
     store = Store(str(tmp_path / "root"))
+    store.write_json("refs/toy/data.json", {})  # where no run was, nothing is remembered
     hashed = []
     original = identities._sha256
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from pipeline.artifacts.locks import Lock
 from pipeline.dag.locking import artifact_lock
 from pipeline.dag.selection import Selection
+from pipeline.sources.records import DataError, Place
 from tests.dag import toys
 
 REPOSITORY = Path(__file__).parents[2]
@@ -117,12 +119,24 @@ def test_a_failed_stage_stops_the_run(bench, capsys):
     code, ran = bench.run("stages.left.params.fail=true")
     assert (code, ran) == (3, ["data", "left"])
     shown = capsys.readouterr().out
-    assert "RuntimeError: told to fail" in shown
+    assert "Traceback" in shown and "RuntimeError: told to fail" in shown
     statuses = {s["name"]: s["status"] for s in bench.results()[-1]["stages"]}
     assert statuses == {"data": "done", "left": "failed", "sum": "skipped"}
     assert bench.results()[-1]["exit_code"] == 3
     assert bench.verb("status", "stages.left.params.fail=true") == 0
     assert "failed" in capsys.readouterr().out
+
+
+def test_an_error_of_our_own_explains_itself(bench, capsys, monkeypatch):
+    def unreadable(*_):
+        raise DataError(Place("corpus.tsv", 3), "2 columns", "write three")
+
+    registry = {**toys.registry(), "scale": replace(toys.scale, run=unreadable)}
+    monkeypatch.setattr(toys, "registry", lambda: registry)
+    assert bench.run() == (3, ["data"])
+    out = capsys.readouterr().out
+    assert "left: failed\ncorpus.tsv:3: 2 columns; write three\n" in out
+    assert "Traceback" not in out
 
 
 def test_keep_going_runs_what_does_not_depend_on_the_failure(bench):
@@ -239,51 +253,6 @@ def test_verify_finds_flipped_bits_and_sets_aside(bench, capsys):
     assert bench.verb("verify", apply=True) == 3
     assert bench.run() == (0, ["left", "sum"])
     assert bench.verb("verify") == 0
-
-
-# Garbage --------------------------------------------------------------------------------------
-
-
-def artifacts(bench) -> set[str]:
-    kinds = [kind for kind in toys.registry() if (bench.root / kind).is_dir()]
-    return {f"{kind}/{name}" for kind in kinds for name in bench.store.list(kind)}
-
-
-def test_gc_keeps_what_references_name(bench, capsys):
-    bench.run()
-    first = artifacts(bench)
-    bench.run("stages.left.params.factor=4")
-    second = artifacts(bench)
-    bench.run(selection=Selection(force=["random"]))
-    # The last run was on the first parameters again.
-    assert bench.verb("gc") == 0
-    shown = capsys.readouterr().out
-    assert artifacts(bench) == second and "3 folders" in shown and "set aside" in shown
-    assert bench.verb("gc", apply=True) == 0
-    assert artifacts(bench) == first
-    assert bench.store.list("aside/draw") == []
-    assert bench.run() == (0, [])
-
-
-def test_gc_keeps_what_an_unfinished_run_names(bench):
-    assert bench.run("stages.left.params.fail=true")[0] == 3
-    (bench.root / "slow" / "0123").mkdir(parents=True)
-    (bench.root / "slow" / "0123" / "x").write_text("x")
-    before = artifacts(bench)
-    assert bench.verb("gc", apply=True) == 0
-    assert artifacts(bench) == before - {"slow/0123"}
-
-
-def test_gc_keeps_what_is_locked(bench):
-    bench.run()
-    directory = "slow/abc"
-    (bench.root / directory).mkdir(parents=True)
-    (bench.root / directory / "x").write_text("x")
-    with artifact_lock(bench.store, directory, "abc"):
-        bench.verb("gc", apply=True)
-        assert directory in artifacts(bench)
-    bench.verb("gc", apply=True)
-    assert directory not in artifacts(bench)
 
 
 # Several processes ----------------------------------------------------------------------------

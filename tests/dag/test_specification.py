@@ -48,7 +48,7 @@ def test_every_mistake_is_reported_at_once_with_its_line(mistakes):
         ("5:16:", "unknown stage type 'scal' (did you mean 'scale'?)"),
         ("6:42:", "no stage is called 'dta' (did you mean 'data'?)"),
         ("6:48:", "unknown key 'param' in 'right' (did you mean 'params'?)"),
-        ("7:42:", "takes a Numbers, but 'sum' (total) makes a Total"),
+        ("7:42:", "takes a Numbers, but 'sum' (total) makes a Total; made by data, right"),
         ("8:53:", "stage type 'total' has no input 'ofset' (did you mean 'offset'?)"),
         ("13:15:", "'factor': factor must be at least 1, got 0"),
         ("14:13:", "(did you mean 'times'?)"),
@@ -69,7 +69,21 @@ def test_a_circle_is_spelled_out(mistakes):
         "  c: {uses: scale, inputs: {numbers: b}}\n"
     )
     names = line.rpartition(": ")[2].split(" → ")
-    assert "in a circle" in line and len(names) == 4 and names[0] == names[-1]
+    assert "in a circle" in line and len(names) == 4 and names[0] == names[-1] == "a"
+
+
+def test_every_circle_is_told(mistakes):
+    found = mistakes(
+        "stages:\n"
+        "  a: {uses: scale, inputs: {numbers: b}}\n"
+        "  b: {uses: scale, inputs: {numbers: a}}\n"
+        "  c: {uses: scale, inputs: {numbers: c}}\n"
+        "  d: {uses: total, inputs: {parts: [e, f]}}\n"
+        "  e: {uses: total, inputs: {parts: d}}\n"
+        "  f: {uses: total, inputs: {parts: d}}\n"
+    )
+    circles = [line.rpartition(": ")[2] for line in found if "in a circle" in line]
+    assert circles == ["a → b → a", "c → c", "d → e → d", "d → f → d"]
 
 
 def test_duplicate_keys_are_mistakes(mistakes):
@@ -92,6 +106,10 @@ def test_duplicate_keys_are_mistakes(mistakes):
         (HEAD + "  x: {uses: total, inputs: {parts: []}}\n", "is an empty list"),
         (HEAD + "  x: {uses: total, inputs: {parts: 'zzz*'}}\n", "no stage is called 'zzz*'"),
         (HEAD + "  x:\n", "stage 'x' is a mapping"),
+        (HEAD + "  x: {uses: draw}\n  y: a\x07\n", "6:7: not YAML: character U+0007 cannot"),
+        (HEAD + "  é: {uses: draw}\n  yé: a\x01\n", "6:8: not YAML: character U+0001 cannot"),
+        ("root: s3:/b/x\n" + HEAD[10:], "1:7: root 's3:/b/x' is no folder and no address: write"),
+        ("root: s3:b/x\n" + HEAD[10:], "write s3://b/x"),
         (HEAD + "  x: !!python/object:os.system {uses: numbers}\n", "tag "),
         (HEAD + "  x: &x {uses: numbers, params: {path: *x}}\n", "refers to something it is part"),
     ],
@@ -164,11 +182,39 @@ def test_set_overrides(tmp_path):
         ("stages.data.params.count=[", "not YAML"),
         ("stages.data.params.count=x", "'count': input should be a valid integer"),
         ("stages.data.uses.x=1", "'x' cannot be set below a single value"),
+        ("stages.data.params.options.rate=.inf", "'options.rate': input should be a finite"),
+        ("stages.data.inputs.numbers=null", "no input 'numbers' to remove"),
+        ("stages.data.resources.workers=atuo", "or 'auto', got \"atuo\" (did you mean 'auto'?)"),
+        ("stages.data.resources.workers=-3", "greater than or equal to 0, or 'auto', got -3"),
+        ("stages.data.resources.gpus_per_worker=none", "a valid number, or 'auto', got \"none\""),
+        ("stages.data.resources.max_failures=-2", "greater than or equal to 0, got -2"),
+        ("stages.data.resources.cpus_per_worker=0", "should be greater than 0, got 0"),
     ],
 )
 def test_set_mistakes_name_the_option(mistakes, setting, message):
     found = mistakes(HEAD, setting)
     assert any(line.startswith(f"--set {setting}: ") and message in line for line in found), found
+
+
+def test_hints_at_braces_only_where_there_are_some(mistakes):
+    (line,) = mistakes(HEAD, "seed=[1")
+    assert "not YAML" in line and "braces" not in line
+
+
+def test_set_takes_inputs_out(tmp_path):
+    text = HEAD + "  x: {uses: draw, inputs: {numbers: data}, resources: {workers: 3}}\n"
+    assert read(tmp_path, text)["x"].inputs == {"numbers": ("data",)}
+    for name in ("x", "*"):
+        settings = (f"stages.{name}.inputs.numbers=null", f"stages.{name}.resources.workers=null")
+        stage = read(tmp_path, text, *settings)["x"]
+        assert stage.inputs == {} and stage.resources.workers == "auto"
+
+
+def test_a_needed_input_that_is_taken_out_is_missed_where_it_was(mistakes):
+    (line,) = mistakes(
+        HEAD + "  x: {uses: scale, inputs: {numbers: data}}\n", "stages.x.inputs.numbers=null"
+    )
+    assert line.startswith("--set stages.x.inputs.numbers=null: stage 'x' (scale) needs input")
 
 
 def test_extends_merges_by_name(tmp_path):
@@ -217,6 +263,32 @@ def test_extends_mistakes_stand_where_they_were_written(tmp_path):
         f"{p.position.source.rpartition('/')[2]}:{p.position.line}" for p in caught.value.problems
     ]
     assert places == ["base.yaml:2", "recipe.yaml:3", "recipe.yaml:4"]
+
+
+def test_what_a_recipe_makes_wrong_stands_in_the_recipe(tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "stages:\n"
+        "  data: {uses: numbers}\n"
+        "  kept: {uses: scale, inputs: {numbers: data}}\n"
+        "  lost: {uses: scale, inputs: {numbers: data}}\n"
+        "  other: {uses: draw}\n"
+    )
+    file = tmp_path / "recipe.yaml"
+    file.write_text(
+        "extends: base.yaml\n"
+        "stages:\n"
+        "  other: {uses: scale}\n"
+        "  lost:\n"
+        "    inputs:\n"
+        "      numbers: null\n"
+        "  kept: {inputs: {nmbers: null}}\n"
+    )
+    with pytest.raises(SpecificationError) as caught:
+        read_pipeline(file, toys.registry())
+    found = [str(problem).removeprefix(f"{file}:") for problem in caught.value.problems]
+    assert [line.partition(" ")[0] for line in found] == ["3:3:", "6:7:", "7:19:"]
+    assert "needs input 'numbers'" in found[0] and "needs input 'numbers'" in found[1]
+    assert "no input 'nmbers' to remove (did you mean 'numbers'?)" in found[2]
 
 
 def test_extends_cycles_and_missing_files(tmp_path):
@@ -346,6 +418,66 @@ def test_rounds_and_variants_of_one_group(tmp_path):
 def test_repeat_mistakes(mistakes, repeat, message):
     found = mistakes(HEAD + f"repeat: {repeat}\n")
     assert any(line.startswith("5:") and message in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    "mistake", ["roundz: 4", "seeds: [1, 1]", "first: 3", "variants: []", "rounds: 0"]
+)
+def test_a_group_with_a_mistake_is_still_read(mistakes, mistake):
+    rounds = "" if mistake.startswith("rounds") else "  rounds: 2\n"
+    found = mistakes(
+        HEAD + "  sum: {uses: total, inputs: {parts: [x_2, x_1]}}\n"
+        "  all: {uses: total, inputs: {parts: 'x_*'}}\n"
+        "repeat:\n"
+        f"  {mistake}\n{rounds}"
+        "  stages:\n"
+        "    x_{round}: {uses: scale, inputs: {numbers: data}, params: {facotr: 2}}\n"
+    )
+    assert len(found) == 2, "\n".join(found)
+    assert found[0].startswith("8:") and "(did you mean 'factor'?)" in found[1]
+
+
+@pytest.mark.parametrize("repeat", ["3", "{rounds: 2, stage: {}}"])
+def test_what_a_group_may_have_called_its_stages_is_not_missed(mistakes, repeat):
+    found = mistakes(HEAD + f"  sum: {{uses: total, inputs: {{parts: [x_2]}}}}\nrepeat: {repeat}\n")
+    assert found and all(line.startswith("6:") for line in found)
+    again = mistakes(HEAD + f"repeat: {repeat}\n", "stages.x_2.params.factor=2")
+    assert again and all(line.startswith("5:") for line in again)
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ("{uses: scale, inputs: {numbers: data}, params: {facotr: 2}}", "'facotr'"),
+        ("{uses: scale, inputs: {numbers: 'y_{round}'}}", "no stage is called 'y_1'"),
+        ("{uses: scale}", "stage 'x_1' (scale) needs input 'numbers'"),
+        ("{uses: draw, inputs: {numbers: 'x_{round}'}}", "in a circle: x_1 → x_1"),
+        ("{uses: numbers, params: {path: 'data/{runde}'}}", "'{runde}' (did you mean 'round'?)"),
+    ],
+)
+def test_what_is_written_once_in_a_group_is_told_once(mistakes, stage, message):
+    found = mistakes(HEAD + f"repeat:\n  rounds: 3\n  stages:\n    x_{{round}}: {stage}\n")
+    assert len(found) == 1 and found[0].startswith("8:") and message in found[0], found
+
+
+def test_what_is_written_once_is_told_once_for_variants_and_anchors(mistakes):
+    found = mistakes(
+        HEAD + "  a: {uses: numbers, params: &wrong {cuont: 1}}\n"
+        "  b: {uses: numbers, params: *wrong}\n"
+        "repeat:\n  stages:\n    x_{variant}: {uses: scale}\n"
+        "  variants:\n    a: {}\n    b: {'x_{variant}': {params: {factor: 3}}}\n"
+    )
+    assert len(found) == 2, found
+    assert "stage 'a' (numbers): unknown key 'cuont'" in found[0]
+    assert "stage 'x_a' (scale) needs input" in found[1]
+
+
+def test_other_braces_are_the_parameters_own(tmp_path):
+    text = HEAD + (
+        "repeat:\n  rounds: 1\n  stages:\n"
+        "    x_{round}: {uses: numbers, params: {path: '{query}/{round}'}}\n"
+    )
+    assert read(tmp_path, text)["x_1"].params.path == "{query}/1"
 
 
 def test_stage_types_cannot_take_the_runners_folders(tmp_path):

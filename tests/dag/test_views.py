@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from pipeline.dag import doctor, progress
 from pipeline.dag.layout import resolve_root
 from pipeline.dag.progress import duration, open_progress
-from pipeline.dag.tables import aligned, number, size
+from pipeline.dag.tables import aligned, number, outcome_lines, size
+from tests.dag import toys
 
 
 def test_why_shows_every_field_that_differs(bench, capsys):
@@ -21,6 +23,20 @@ def test_why_shows_every_field_that_differs(bench, capsys):
     assert "nothing differs" in capsys.readouterr().out
     assert bench.verb("why", stage="lfet") == 2
     assert "did you mean 'left'?" in capsys.readouterr().err
+
+
+def test_a_run_ends_with_the_warnings_of_cached_stages_too(bench, capsys, monkeypatch):
+    def doubtful(*given):
+        return replace(toys.scale.run(*given), warnings=("take care",))
+
+    registry = {**toys.registry(), "scale": replace(toys.scale, run=doubtful)}
+    monkeypatch.setattr(toys, "registry", lambda: registry)
+    bench.run("stages.right.params.factor=4")
+    first = capsys.readouterr().out.splitlines()
+    bench.run("stages.right.params.factor=4")
+    second = capsys.readouterr().out.splitlines()
+    for lines in (first, second):
+        assert lines[-3:-1] == ["left: warning: take care", "right: warning: take care"]
 
 
 def test_status_tells_fresh_from_stale(bench, capsys):
@@ -146,3 +162,21 @@ def test_a_probe_that_fails_is_a_finding():
     assert doctor._probe("import json; print(json.dumps([1]))") == ([1], "")
     found, error = doctor._probe("import no_such_module_anywhere")
     assert found is None and "no_such_module_anywhere" in error
+
+
+def test_a_stage_ends_with_its_rows_what_it_measured_and_its_warnings():
+    outcome = {
+        "rows_in": 1200,
+        "rows_out": 1100,
+        "unit": "queries",
+        "dropped": {"too short": 60, "too long": 40},
+        "counts": {"filled": 3, "missing": 0},
+        "metrics": {"gold_below": 0.108, "share_below_by_rank": {"1-5": 0.3, "6-10": 1.0}},
+        "warnings": ["take care"],
+    }
+    assert outcome_lines("lists", outcome, 75.0) == [
+        "lists: done in 1 min 15 s: 1,200 queries in, 1,100 out, "
+        "100 dropped (60 too short, 40 too long), filled 3",
+        "lists: gold_below 0.108, share_below_by_rank 1-5 0.3, share_below_by_rank 6-10 1",
+        "lists: warning: take care",
+    ]

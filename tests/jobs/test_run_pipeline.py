@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -63,13 +64,32 @@ def test_options(job, folder):
         (["plam"], "'plam' is neither a verb nor a file (did you mean 'plan'?)"),
         (["why"], "why: name a stage"),
         (["plan", "a.yaml", "b.yaml"], "one pipeline file at a time"),
-        (["--kep-going"], "unrecognized arguments"),
+        (["--kep-going"], "unknown option '--kep-going' (did you mean '--keep-going'?)"),
+        (["--only", ","], "--only names no stage"),
+        (["--apply"], "--apply: `run` does not take it; leave it out (taken by: verify, gc)"),
+        (["doctor", "--only", "left"], "--only: `doctor` does not take it"),
+        (["doctor", "nosuch.yaml"], "cannot read nosuch.yaml"),
+        (["gc", "--until", "left"], "--until: `gc` does not take it"),
+        (["plan", "--keep-going"], "--keep-going: `plan` does not take it"),
     ],
 )
 def test_mistakes_on_the_command_line_end_with_2(job, folder, capsys, words, message):
-    with pytest.raises(SystemExit) as ended:
-        job.options_of(words)
-    assert ended.value.code == 2 and message in capsys.readouterr().err
+    assert job.main(words, toys.registry()) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["run", "nosuch.yaml"], ["plam"], ["--kep-going"]])
+def test_a_refused_command_line_is_recorded_where_the_root_is_clear(job, folder, words):
+    assert job.main([*words, "--root", "r"], toys.registry()) == 2
+    (result,) = (folder / "r" / "runs").glob("*/result.json")
+    recorded = json.loads(result.read_text())
+    assert recorded["exit_code"] == 2 and words[-1] in recorded["error"]
+
+
+def test_a_refusal_has_the_pipelines_own_name(job, folder):
+    assert job.main(["--set", "stages.left.params.fial=true"], toys.registry()) == 2
+    (result,) = (folder / "artifacts" / "runs").glob("*/result.json")
+    assert json.loads(result.read_text())["pipeline"] == "toy"
 
 
 def test_exit_codes(job, folder, capsys):

@@ -102,6 +102,23 @@ def test_a_system_without_training_needs_one_row_only():
     assert better.deviation == pytest.approx(np.std([row.mean() for row in better.values], ddof=1))
 
 
+def test_a_table_is_tested_with_ten_thousand_permutations():
+    better = SystemScores("better", np.ones((3, 60)))
+    (line,) = compare([(better, SystemScores("worse", np.zeros((3, 60))))])
+    assert line.p_value == pytest.approx(1 / 10_001)
+
+
+def test_an_objection_forbids_a_claim_and_stands_first_among_the_reasons():
+    better, worse = (
+        SystemScores("better", np.ones((1, 60))),
+        SystemScores("worse", np.zeros((3, 60))),
+    )
+    free, barred = compare([(better, worse)] * 2, ["", "unlike data"], permutations=500)
+    assert free.reason == "better has 1 of 3 seeds"
+    assert barred.verdict == "inconclusive"
+    assert barred.reason == "unlike data; better has 1 of 3 seeds"
+
+
 def test_values_that_cannot_be_compared_are_refused():
     with pytest.raises(ValueError, match="shape"):
         SystemScores("flat", np.zeros(3))

@@ -13,20 +13,23 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, ModernBertConfig
 
 from pipeline.models import base
 from pipeline.models.base import BaseModelError, find, identify
 from pipeline.models.base_folder import (
     BaseFacts,
+    Capacity,
     ScratchSizes,
+    capacity,
+    check_capacity,
     check_native,
-    maximum_length,
     write_base,
     write_scratch,
 )
 from pipeline.models.dual_encoder import DualEncoder
 from pipeline.models.encoder import TensorBatch, TextEncoder
+from pipeline.text.tokenizer import FAST_FILES
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -141,6 +144,66 @@ def test_a_folder_with_a_part_missing(
         find(str(folder))
 
 
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (("special_tokens_map.json",), "no tokenizer there; wanted: tokenizer.json, vocab.txt"),
+        (("vocab.json",), "no tokenizer there"),
+        (("sentencepiece.bpe.model",), r"a tokenizer only as sentencepiece\.bpe\.model"),
+    ],
+)
+def test_files_that_make_no_fast_tokenizer(
+    checkpoints: dict[str, Path], tmp_path: Path, files: tuple[str, ...], message: str
+) -> None:
+    folder = shutil.copytree(checkpoints["bert"], tmp_path / "slow")
+    (folder / "tokenizer.json").unlink()
+    for name in files:
+        (folder / name).write_text("{}")
+    with pytest.raises(BaseModelError, match=message):
+        find(str(folder))
+
+
+def test_the_sets_of_tokenizer_files_are_those_that_are_loaded() -> None:
+    assert base.FAST_TOKENIZERS == FAST_FILES
+
+
+def divided(source: Path, target: Path) -> tuple[Path, list[str]]:
+    """A copy of a checkpoint whose weights lie in several files, and their names."""
+    shutil.copytree(source, target)
+    (target / "model.safetensors").unlink()
+    AutoModel.from_pretrained(source).save_pretrained(target, max_shard_size="5KB")
+    names = sorted(path.name for path in target.glob("model-*.safetensors"))
+    assert len(names) > 2
+    return target, names
+
+
+def test_a_checkpoint_in_pieces_is_taken_only_whole(
+    checkpoints: dict[str, Path], tmp_path: Path, hub_cache: Path
+) -> None:
+    folder, names = divided(checkpoints["bert"], tmp_path / "pieces")
+    write_base(tmp_path / "taken", str(folder))
+    whole = TextEncoder.load(checkpoints["bert"]).state_dict()
+    found = TextEncoder.load(tmp_path / "taken").state_dict()
+    assert all(torch.equal(whole[name], value) for name, value in found.items())
+    (folder / names[1]).unlink()
+    message = rf"1 of the {len(names)} weight files .* missing \({names[1]}\): copy or download"
+    for look in (identify, find):
+        with pytest.raises(BaseModelError, match=message):
+            look(str(folder))
+    snapshot = hub_cache / "models--owner--tiny" / "snapshots" / COMMIT
+    shutil.rmtree(snapshot)
+    shutil.copytree(folder, snapshot)
+    with pytest.raises(BaseModelError, match="not wholly"):
+        find("owner/tiny")
+    index = folder / "model.safetensors.index.json"
+    index.write_text("[]")
+    with pytest.raises(BaseModelError, match="no index of a checkpoint's weights"):
+        find(str(folder))
+    index.unlink()
+    with pytest.raises(BaseModelError, match=r"several files without model\.safetensors\.index"):
+        find(str(folder))
+
+
 def test_remote_code_runs_for_nobody(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     folder = shutil.copytree(checkpoints["bert"], tmp_path / "remote")
     config = json.loads((folder / "config.json").read_text())
@@ -182,7 +245,33 @@ def test_a_copied_base_loads_and_keeps_no_truncation(
     assert len(AutoTokenizer.from_pretrained(tmp_path / "base")("w1 w2 w3 w4").input_ids) == 6
     assert BaseFacts.read(tmp_path / "base").identity == source.identity
     assert BaseFacts.read(tmp_path / "base").released_retriever() is None
-    assert maximum_length(tmp_path / "base") == (62 if "roberta" in kind else 64)
+    assert capacity(tmp_path / "base") == Capacity(44, 62 if "roberta" in kind else 64)
+
+
+def test_ids_and_lengths_that_the_tables_do_not_hold_are_refused(
+    checkpoints: dict[str, Path], kind: str
+) -> None:
+    folder, longest = checkpoints[kind], 62 if "roberta" in kind else 64
+    check_capacity(folder, "it", 44, {"passage_max_len": longest})
+    with pytest.raises(BaseModelError, match=r"it: the tokenizer has ids up to 44, .* has 44 rows"):
+        check_capacity(folder, "it", 45, {})
+    lengths = {"query_max_len": longest, "passage_max_len": longest + 1, "pair_max_len": 90}
+    wanted = f"at most {longest} tokens, fewer than passage_max_len {longest + 1} and pair_max_len"
+    with pytest.raises(BaseModelError, match=wanted):
+        check_capacity(folder, "it", 44, lengths)
+    # What is said to fit does, and one token more does not.
+    model = AutoModel.from_pretrained(folder)
+    model(torch.full((1, longest), 5))
+    with pytest.raises((RuntimeError, IndexError)):
+        model(torch.full((1, longest + 1), 5))
+
+
+def test_positions_without_a_table_have_no_end(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ModernBertConfig(**sizes, intermediate_size=8, vocab_size=30, pad_token_id=0).save_pretrained(
+        tmp_path
+    )
+    assert capacity(tmp_path) == Capacity(30, None)
 
 
 def test_scratch_is_seeded_and_leaves_the_generator_alone(tmp_path: Path) -> None:

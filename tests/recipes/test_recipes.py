@@ -58,6 +58,108 @@ def test_paper_recipes_follow_the_released_code(file):
         assert "calibration" not in stage.inputs
 
 
+# What the papers and the released scripts say, by stage.
+LENGTHS = {"query_max_len": 32, "passage_max_len": 128, "pair_max_len": 160, "missing_title": "-"}
+RETRIEVER = {
+    "num_negatives": 1,
+    "learning_rate": 3e-5,
+    "schedule": "bert",
+    "warmup_ratio": 0.1,
+    "weight_decay": 0.0,
+    "optimizer": "adamw",
+}
+RANKER = {"num_train_epochs": 2, "learning_rate": 1e-5, "weight_decay": 0.01}
+SURE = {"positive_above": 0.9, "negative_below": 0.1, "depth": 50}
+PUBLISHED = {
+    "rocketqa_msmarco": {
+        "tokens": LENGTHS,
+        "lists_0": {"source": "corpus", "num_negatives": 4, "per": "positive"},
+        "retriever_0": {**RETRIEVER, "global_batch_size": 4096, "num_train_epochs": 40},
+        "candidates_0": {"depths": {"train": 1000, "validation": 1000, "dev": 1000}},
+        "ranker_lists": {"source": "candidates", "depth": 1000, "num_negatives": 4, "per": "query"},
+        "ranker": {**RANKER, "global_batch_size": 256},
+        "calibration": {"split": "validation", "depth": 1000, "num_negatives": 4},
+        "scored_0": {"splits": ["train"], "depth": 50},
+        "lists_1": {
+            "threshold": 0.1,
+            "depth": 50,
+            "fill_depth": 1000,
+            "num_negatives": 4,
+            "per": "positive",
+        },
+        "retriever_1": {**RETRIEVER, "global_batch_size": 4096, "num_train_epochs": 10},
+        "candidates_1": {"depths": {"validation": 1000, "dev": 1000, "unlabelled": 50}},
+        "scored_1": {"splits": ["unlabelled"], "depth": 50},
+        "lists_2": {**SURE, "splits": ("unlabelled",), "num_negatives": 4},
+        "retriever_2": {**RETRIEVER, "global_batch_size": 4096, "num_train_epochs": 10},
+        "reranked": {"depth": 50},
+    },
+    "rocketqa_nq": {
+        "tokens": LENGTHS,
+        "bm25": {"depths": {"train": 100, "validation": 100, "dev": 100, "test": 100}},
+        "lists_0": {"source": "top", "depth": 100, "num_negatives": 1},
+        "retriever_0": {**RETRIEVER, "global_batch_size": 1024, "num_train_epochs": 30},
+        "candidates_0": {"depths": {"train": 100, "validation": 100, "dev": 100, "test": 100}},
+        "ranker_lists": {"source": "candidates", "depth": 100, "num_negatives": 1, "per": "query"},
+        "ranker": {**RANKER, "global_batch_size": 64},
+        "calibration": {"split": "validation", "depth": 100, "num_negatives": 1},
+        "scored_0": {"splits": ["train"], "depth": 100},
+        "lists_1": {"threshold": 0.1, "depth": 100, "fill_depth": 100, "num_negatives": 1},
+        "retriever_1": {**RETRIEVER, "global_batch_size": 1024, "num_train_epochs": 30},
+        "scored_1": {"splits": ["unlabelled"], "depth": 50},
+        "lists_2": {**SURE, "splits": ("unlabelled",), "num_negatives": 1},
+        "retriever_2": {**RETRIEVER, "global_batch_size": 1024, "num_train_epochs": 30},
+        "reranked": {"depth": 50},
+        "evaluation": {
+            "splits": ["validation", "dev", "test"],
+            "compared": "answer@20",
+            "answer_depths": [5, 20, 100],
+        },
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"), [(name, stage) for name, stages in PUBLISHED.items() for stage in stages]
+)
+def test_rocketqa_is_at_the_papers_sizes(name, stage):
+    stages = {one.name: one.params.model_dump() for one in recipe(f"paper/{name}").stages}
+    published = PUBLISHED[name][stage]
+    assert {key: stages[stage][key] for key in published} == published
+
+
+@pytest.mark.parametrize(
+    ("stage", "defaults"),
+    [
+        ("sample", {"depth": 1000, "num_negatives": 4}),
+        ("calibrate", {"depth": 1000, "negative_below": 0.1, "positive_above": 0.9}),
+        ("denoise", {"threshold": 0.1, "depth": 50, "fill_depth": 1000, "num_negatives": 4}),
+        ("pseudo_label", {**SURE, "num_negatives": 4}),
+        ("hybrid", {"negative_below": 0.1, "positive_above": 0.9}),
+    ],
+)
+def test_defaults_are_the_papers(stage, defaults):
+    params = registry()[stage].params().model_dump()
+    assert {key: params[key] for key in defaults} == defaults
+
+
+@pytest.mark.parametrize("name", ["rocketqa_nq", "pair_nq", "rocketqav2_nq"])
+def test_nq_is_measured_on_the_test_questions_that_the_release_has_answers_of(name):
+    stages = recipe(f"paper/{name}").stages
+    (data,) = (stage.params.source for stage in stages if stage.name == "data")
+    assert set(data.answers) == {"train", "test"} and set(data.queries) == {"train", "dev", "test"}
+    (evaluation,) = (stage for stage in stages if stage.name == "evaluation")
+    by_name = {stage.name: stage for stage in stages}
+    for run in evaluation.inputs["runs"]:
+        stage = by_name[run]
+        if stage.type.name == "score":
+            assert not stage.params.splits
+            stage = by_name[stage.inputs["candidates"][0]]
+        assert stage.params.depths["test"] == 100
+        for vectors in stage.inputs.get("embeddings", ()):
+            assert "test" in by_name[vectors].params.splits
+
+
 @pytest.mark.parametrize("name", ["pair_msmarco", "pair_nq"])
 def test_pair_has_its_loss_in_the_first_stage_alone(name):
     stages = {stage.name: stage for stage in recipe(f"paper/{name}").stages}

@@ -144,8 +144,8 @@ def test_titles():
         ),
         ({"queries": [Query("x", " ", "train")]}, "'x' has no text", "empty query"),
         (
-            {"queries": [Query("q", "again", "dev")]},
-            "query id 'q' is used before",
+            {"queries": [Query("q", "ask", "dev")]},
+            "query id 'q' is used before;",
             "repeated query id",
         ),
         (
@@ -206,6 +206,104 @@ def test_nothing_usable():
         assemble(passages=[])
     with pytest.raises(DataError, match="no usable query"):
         assemble(queries=[], judgements=[])
+
+
+@pytest.mark.parametrize(
+    ("streams", "message", "reason"),
+    [
+        (
+            {"judgements": [Judgement("q", "r", 1, Place("f", 2), "dev")]},
+            "f:2: judgement for the split 'dev' of query 'q', whose split is 'train'",
+            "judgement of another split",
+        ),
+        (
+            {"negatives": [Pair("q", "r", Place("f", 2), "unlabelled")]},
+            "f:2: negative for the split 'unlabelled' of query 'q'",
+            "negative of another split",
+        ),
+        (
+            {"excluded": [Pair("q", "r", Place("f", 2), "test")]},
+            "f:2: excluded passage for the split 'test' of query 'q'",
+            "excluded passage of another split",
+        ),
+        (
+            {"answers": [Answers("q", ("b",), Place("f", 2), "dev")]},
+            "f:2: answers for the split 'dev' of query 'q'",
+            "answers of another split",
+        ),
+        (
+            {"answers": [Answers("q", ("half \ud83d",), Place("f", 2))]},
+            r"f:2: the answer 'half .*ud83d' holds half a character",
+            "answer with lone surrogates",
+        ),
+    ],
+)
+def test_rows_that_are_not_about_this_query_are_left_out(streams, message, reason):
+    passages = [Passage("p", "", "text"), Passage("r", "", "other")]
+    good = {"judgements": [Judgement("q", "p", 1, split="train")]}
+    streams = {
+        "passages": passages,
+        **{name: good.get(name, []) + streams[name] for name in streams},
+    }
+    with pytest.raises(DataError, match=message):
+        assemble(**streams)
+    _, tables = assemble("skip", **streams)
+    assert tables.report.dropped == {reason: 1}
+    assert tables.qrels.num_rows == 1
+    assert tables.negatives.num_rows == tables.excluded.num_rows == 0
+    assert [row["answers"] for row in tables.answers.to_pylist()] in ([], [[]])
+
+
+def test_a_query_id_with_two_texts_goes_with_its_labels():
+    queries = [
+        Query("q", "ask", "dev"),
+        Query("10", "one", "dev"),
+        Query("10", "another", "train"),
+        Query("10", "one", "train"),
+    ]
+    judgements = [Judgement("q", "p", 1), Judgement("10", "p", 1, split="train")]
+    answers = [Answers("10", ("a",), split="dev")]
+    streams = {"queries": queries, "judgements": judgements, "answers": answers}
+    with pytest.raises(DataError, match="query id '10' is used before with another text"):
+        assemble(**streams)
+    _, tables = assemble("skip", **streams)
+    assert tables.queries["query_id"].to_pylist() == ["q"]
+    assert tables.qrels.num_rows == 1 and tables.answers.num_rows == 0
+    assert tables.report.dropped == {
+        "conflicting query id": 2,
+        "repeated query id": 1,
+        "judgement of another split": 1,
+        "rows of queries left out": 1,
+    }
+
+
+def test_labels_of_a_passage_id_with_two_texts_are_left_out():
+    passages = [
+        Passage("p", "", "text"),
+        Passage("same", "T", "text"),
+        Passage("same", "T", "text"),
+        Passage("r", "", "one"),
+        Passage("r", "", "another"),
+    ]
+    judgements = [Judgement("q", "p", 1), Judgement("q", "same", 1), Judgement("q", "r", 1)]
+    with pytest.raises(DataError, match="passage id 'same' is used before;"):
+        assemble(passages=passages, judgements=judgements)
+    with pytest.raises(DataError, match="passage id 'r' is used before with another text"):
+        assemble(passages=[*passages[:2], *passages[3:]], judgements=judgements)
+    _, tables = assemble("skip", passages=passages, judgements=judgements)
+    assert tables.qrels["passage_index"].to_pylist() == [0, 1]
+    assert tables.report.dropped == {
+        "repeated passage id": 2,
+        "judgement of a passage with two texts": 1,
+    }
+
+
+@pytest.mark.parametrize("relevance", [2**31 - 1, -(2**31)])
+def test_relevance_is_kept_up_to_its_bounds(relevance):
+    judgements = [Judgement("q", "p", 1), Judgement("q", "r", relevance)]
+    passages = [Passage("p", "", "text"), Passage("r", "", "other")]
+    _, tables = assemble(passages=passages, judgements=judgements)
+    assert tables.qrels["relevance"].to_pylist() == [1, relevance]
 
 
 def test_queries_are_numbered_by_split_and_labels_follow():

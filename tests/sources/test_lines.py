@@ -6,7 +6,7 @@ import os
 import pytest
 import zstandard
 
-from pipeline.sources.lines import all_lines, lines, tsv
+from pipeline.sources.lines import BadRow, all_lines, integer, lines, tsv
 from pipeline.sources.records import DataError, Problems
 
 TEXT = "one\ntwo äöü\r\n\nfour\n"
@@ -102,3 +102,15 @@ def test_columns_are_exact(tmp_path):
     assert problems.counts == {"too many columns": 1, "too few columns": 1}
     with pytest.raises(DataError, match=r"a:2: 3 columns instead of 2 columns \(id, text\)"):
         list(tsv(path, ["id", "text"], Problems()))
+
+
+def test_integers_are_plain_and_fit_into_32_bits():
+    for text, value in (("0", 0), ("-1", -1), ("2147483647", 2**31 - 1), (" 7", 7), ("007", 7)):
+        assert integer(text, "relevance") == value
+    for text in ("", "1_0", "1.0", "+1", "٣", "9" * 5000, "one"):
+        with pytest.raises(BadRow, match="relevance is"):
+            integer(text, "relevance")
+    for text in ("2147483648", "4294967296", "-2147483649", "99999999999999999999"):
+        with pytest.raises(BadRow) as caught:
+            integer(text, "relevance")
+        assert caught.value.reason == "relevance is out of range"

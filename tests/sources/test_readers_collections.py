@@ -8,7 +8,9 @@ import ir_datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
+from pipeline.sources import parquet_layout
 from pipeline.sources.records import DataError
 
 BEIR = {
@@ -90,7 +92,8 @@ def test_beir_query_in_two_splits_stays_in_the_evaluated_one(write, read):
     write({**BEIR, "qrels/test.tsv": "query-id\tcorpus-id\tscore\nq1\t3\t1\n"})
     found = read(format="beir", on_problem="skip")
     assert found.queries == {"q1": ("one?", "test")}
-    assert found.problems.counts == {"repeated query id": 1}
+    assert found.pairs("qrels") == [("q1", "3", 1)]
+    assert found.problems.counts == {"repeated query id": 1, "judgement of another split": 2}
 
 
 MARCO = {
@@ -141,6 +144,54 @@ def test_msmarco_passage_malformed(write, read, files, message):
     options = {"queries": queries} if queries else {}
     with pytest.raises(DataError, match=message):
         read(format="msmarco_passage", titles="titles.tsv", **options)
+
+
+def test_msmarco_ids_that_begin_anew_in_each_split(write, read):
+    dev = {"queries.dev.small.tsv.zst": "10\tDIFFERENT dev question\n20\tthree?\n"}
+    write({**MARCO, **dev})
+    with pytest.raises(DataError, match=r"queries.train.tsv:1: query id '10' is used before with"):
+        read(format="msmarco_passage")
+    found = read(format="msmarco_passage", on_problem="skip")
+    assert set(found.queries) == {"11", "20"}
+    assert found.pairs("qrels") == [("11", "1", 1), ("20", "2", 1)]
+    assert found.tables.report.dropped == {
+        "conflicting query id": 2,
+        "judgement of another split": 1,
+        "queries without a label": 1,
+    }
+    write({"queries.train.tsv": "11\ttwo?\n"})
+    found = read(format="msmarco_passage", on_problem="skip")
+    assert found.pairs("qrels") == [("11", "1", 1), ("20", "2", 1)]
+    assert found.tables.report.dropped["judgement of another split"] == 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [(b"1\ta tab\ttoo many\n", "too many columns"), (b"1\tcaf\xe9\n", "not UTF-8")],
+)
+def test_titles_go_on_behind_a_collection_line_that_is_left_out(write, read, bad, reason):
+    del_gz = {name: content for name, content in MARCO.items() if name != "collection.tsv.gz"}
+    corpus = b"0\tfirst text\n" + bad + b"2\tthird text\n3\tfourth\n" + bad.replace(b"1", b"4")
+    titles = "0\tZero\n1\tOne\n3\tThree\n4\tFour\n"
+    write({**del_gz, "collection.tsv": corpus, "titles.tsv": titles})
+    found = read(format="msmarco_passage", titles="titles.tsv", on_problem="skip")
+    assert found.passages == {
+        "0": ("Zero", "first text"),
+        "2": ("", "third text"),
+        "3": ("Three", "fourth"),
+    }
+    assert found.problems.counts[reason] == 2
+    write({"titles.tsv": titles + "5\tFive\n"})
+    with pytest.raises(DataError, match=r"titles.tsv:4: passage '4' has a title but"):
+        read(format="msmarco_passage", titles="titles.tsv", on_problem="skip")
+
+
+def test_the_files_that_were_looked_for_are_named(write, read):
+    write({"collection.tsv": "0\tfirst text\n"})
+    with pytest.raises(
+        DataError, match=r"no usable query .*collection.tsv, .*train.tsv \(missing\)"
+    ):
+        read(format="msmarco_passage")
 
 
 def test_msmarco_document(write, read):
@@ -242,6 +293,47 @@ def test_parquet_malformed(parquet, read, table, message):
         read(format="parquet")
 
 
+@pytest.mark.parametrize("relevance", [2**31, 2**32, 2**32 - 1, -(2**31) - 1])
+def test_parquet_relevance_out_of_range(parquet, read, relevance):
+    qrels = pa.table({"query_id": ["q"], "passage_id": ["a"], "relevance": [relevance]})
+    parquet(train_qrels=pa.concat_tables([QRELS.cast(qrels.schema), qrels]))
+    with pytest.raises(DataError, match=rf"train_qrels.parquet:2: relevance is {relevance}"):
+        read(format="parquet")
+    found = read(format="parquet", on_problem="skip")
+    assert found.pairs("qrels") == [("q", "b", 3)]
+    assert found.problems.counts == {"relevance is out of range": 1}
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string_view(), pa.dictionary(pa.int32(), pa.string()), pa.large_string()]
+)
+def test_parquet_kinds_of_text(parquet, read, kind):
+    parquet(corpus=pa.table({name: CORPUS[name].cast(kind) for name in CORPUS.column_names}))
+    assert read(format="parquet").passages == {"a": ("A", "one"), "b": ("", "two")}
+
+
+def test_parquet_titles_that_are_all_missing(parquet, read):
+    parquet(corpus=CORPUS.set_column(1, "title", pa.nulls(2)))
+    assert read(format="parquet").passages == {"a": ("", "one"), "b": ("", "two")}
+    parquet(corpus=CORPUS.set_column(2, "text", pa.nulls(2)))
+    with pytest.raises(DataError, match=r"corpus.parquet:1: text is null"):
+        read(format="parquet")
+
+
+def test_parquet_rows_that_are_not_utf8(parquet, read, monkeypatch):
+    monkeypatch.setattr(parquet_layout, "BATCH_ROWS", 2)
+    texts = [b"one", b"two", b"three", b"caf\xe9", b"five"]
+    # Only a cast between texts is checked, so the bad one gets past as raw buffers.
+    binary = pa.array(texts, pa.binary())
+    text = pa.Array.from_buffers(pa.string(), len(texts), binary.buffers())
+    parquet(corpus=pa.table({"passage_id": ["a", "b", "c", "d", "e"], "text": text}))
+    with pytest.raises(DataError, match=r"corpus.parquet:4: a text is not UTF-8 .*0xe9"):
+        read(format="parquet")
+    found = read(format="parquet", on_problem="skip")
+    assert [text for _, text in found.passages.values()] == ["one", "two", "three", "five"]
+    assert found.problems.counts == {"not UTF-8": 1}
+
+
 def test_parquet_title_column_may_be_missing(parquet, read):
     parquet(corpus=CORPUS.drop_columns(["title"]))
     assert read(format="parquet").passages["a"] == ("", "one")
@@ -271,6 +363,11 @@ QRELS_FILE = "1 0 d1 2\n1 0 d2 0\n"
             "<DOC>\n<DOCNO>d2</DOCNO>\n<HEADLINE>\nT\n</HEADLINE>\n"
             "<TEXT><P>two</P></TEXT>\n</DOC>\n",
         ),
+        (
+            "sgml",
+            "<!-- two documents -->\n<DOC>\n<DOCNO>d1</DOCNO>\n<TEXT>one</TEXT></DOC><DOC id=2>\n"
+            "<DOCNO>d2</DOCNO><HEADLINE><P>T</P></HEADLINE><TEXT part=1>two\n</DOC>",
+        ),
     ],
 )
 def test_trec_corpora(write, read, layout, corpus):
@@ -293,6 +390,11 @@ def test_trec_corpora(write, read, layout, corpus):
         "<top>\n\n<num> Number: 301\n<title> international\ncrime\n\n"
         "<desc> Description:\nIt <b>is\n"
         "</top>\n<top>\n<num> Number: 302 <title> a &amp; b\n<narr> none\n</top>\n",
+        "<?xml version='1.0'?>\n<topics>\n"
+        "<top>\n<num>301</num>\n<title>international<br>crime</title>\n</top><top id='2'>\n"
+        "<num>302</num><title>a &amp; b</title></top></topics>\n",
+        "<top><num> 301 <title> international<b>crime</b>\n<desc> x\n</top>"
+        "<top><num> 302 <title lang='en'> a &amp; b\n</top>",
         "<top>\n<num>301</num>\n<title>international crime</title>\n</top>\n"
         "<top><num>302</num><title>a &amp; b</title></top>\n",
     ],
@@ -320,6 +422,11 @@ def test_trec_topics_and_runs(write, read, topics):
         ({"topics": "<top>\n<num> Number: 1\n</top>\n"}, r"topics:1: <top> without <title>"),
         ({"topics": "<top>\n<num> 1 <title> a\n"}, r"topics:1: <top> without </top>"),
         ({"corpus": "<DOC>\n<TEXT>a</TEXT>\n</DOC>\n"}, r"corpus:1: <DOC> without <DOCNO>"),
+        (
+            {"corpus": "<DOC>\n<DOCNO>d1</DOCNO><TEXT>a</TEXT>\n</DOC>\n<DOCNO>d2</DOCNO> lost\n"},
+            r"corpus:4: '<DOCNO>d2</DOCNO> lost' stands outside <DOC>",
+        ),
+        ({"corpus": "<DOC>\n<DOCNO>d1</DOCNO>\n</DOC></DOC>\n"}, r"corpus:3: '</DOC>' stands"),
         ({"run": "1 Q0 d1 first 9.0 x\n"}, r"run:1: rank is 'first'"),
         ({"run": "1 d1 1 9.0\n"}, r"run:1: 4 of 6 columns"),
         ({"run": "1 Q0 d7 1 9.0 x\n"}, r"run:1: negative of passage 'd7'"),
@@ -344,6 +451,30 @@ def test_trec_malformed(write, read, files, message):
         )
 
 
+def test_trec_records_with_bad_lines_are_left_out_whole(write, read):
+    def record(number: int, line: bytes) -> bytes:
+        return b"<DOC>\n<DOCNO>d%d</DOCNO>\n<TEXT>a\n%sb\n</TEXT>\n</DOC>\n" % (number, line)
+
+    corpus = [
+        record(1, b""),
+        record(2, b"caf\xe9\n"),
+        record(3, b"\xe9</TEXT></DOC>\n"),
+        record(4, b""),
+    ]
+    corpus[2] = corpus[2].split(b"b\n")[0]
+    write({"corpus": b"".join(corpus), "topics": "1\task\n", "qrels": "1 0 d1 1\n1 0 d2 1\n"})
+    found = read(
+        format="trec",
+        corpus="corpus",
+        corpus_layout="sgml",
+        topics={"train": "topics"},
+        qrels={"train": "qrels"},
+        on_problem="skip",
+    )
+    assert found.passages == {"d1": ("", "a b"), "d4": ("", "a b")}
+    assert found.problems.counts == {"not UTF-8": 2, "judgement of an unknown passage": 1}
+
+
 def test_ir_datasets_registered_id(write, read):
     folder = write({"d": "d1\tone\nd2\ttwo\n", "q": "1\task\n", "r": "1 0 d2 1\n"})
     name = "rocketqa-test-set"
@@ -362,3 +493,32 @@ def test_ir_datasets_registered_id(write, read):
     assert found.pairs("qrels") == [("1", "d2", 1)]
     with pytest.raises(DataError, match="no such id in ir_datasets"):
         read(format="ir_datasets", splits={"dev": "no-such-set"})
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "message"),
+    [
+        ("qrels", {"r": "1 0 d1 1\n1 0 d2 x\n"}, ":2: ir_datasets cannot read the qrels"),
+        ("qrels-columns", {"r": "1 0 d1 1\n1 d2\n"}, ":2: ir_datasets cannot read the qrels"),
+        ("relevance", {"r": "1 0 d1 1\n1 0 d2 4294967296\n"}, ":2: relevance is 4294967296"),
+        ("docs", {"d": b"d1\tone\nd2\tcaf\xe9\n"}, ": ir_datasets cannot read the docs .*utf-8"),
+    ],
+)
+def test_ir_datasets_that_cannot_be_read(write, read, name, files, message):
+    folder = write({"d": "d1\tone\nd2\ttwo\n", "q": "1\task\n", "r": "1 0 d2 1\n", **files})
+    name = f"rocketqa-broken-{name}-{folder.name}"
+    ir_datasets.registry.register(
+        name,
+        ir_datasets.create_dataset(
+            docs_tsv=str(folder / "d"),
+            queries_tsv=str(folder / "q"),
+            qrels_trec=str(folder / "r"),
+        ),
+    )
+    with pytest.raises(DataError, match=f"{name}(:1)?{message}"):
+        read(format="ir_datasets", splits={"dev": name})
+
+
+def test_ir_datasets_needs_a_split(read):
+    with pytest.raises(ValidationError, match="splits"):
+        read(format="ir_datasets", splits={}, documents="beir/scifact")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 
 import pytest
@@ -67,7 +69,7 @@ def test_rocketqa_lines_are_found_in_a_corpus(write, read):
     [
         ("a\tb\tc\t0\n", "", r"de.tsv:1: 4 of 6 columns \(query, title of a positive"),
         ("", "a\tb\tc\t2\n", r"ce.tsv:1: label is '2'"),
-        ("one?\tT\ta\tT\tb\t0\n", "one?\tT\ta\t1\n", r"ce.tsv:1: query id .* is used before"),
+        ("one?\tT\ta\tT\tb\t0\n", "one?\tT\ta\t1\n", r"ce.tsv:1: query 'one\?' is used before;"),
     ],
 )
 def test_rocketqa_lines_malformed(write, read, dual, cross, message):
@@ -126,6 +128,35 @@ def test_dpr_without_a_corpus(write, read):
     write({"nq-train.json": json.dumps([dpr_example("one?", ["1"], ["2"])])})
     found = read(format="dpr", corpus=None)
     assert found.passages == {"1": ("T1", "text 1"), "2": ("T2", "text 2")}
+
+
+def test_dpr_context_ids_with_two_texts(write, read):
+    examples = [dpr_example("one?", ["1"], ["2"]), dpr_example("two?", ["1", "3"], ["2"])]
+    examples[1]["positive_ctxs"][0]["text"] = "another text"
+    write({"nq-train.json": json.dumps(examples, indent=1)})
+    with pytest.raises(
+        DataError, match=r"train.json:\d+: passage id '1' is used before with another"
+    ):
+        read(format="dpr", corpus=None)
+    found = read(format="dpr", corpus=None, on_problem="skip")
+    assert found.pairs("qrels") == [(query_id_of("two?"), "3", 1)]
+    assert found.problems.counts == {
+        "repeated passage id": 1,
+        "judgement of a passage with two texts": 2,
+    }
+
+
+def test_dpr_texts_beyond_the_limit_of_the_csv_module(write, read):
+    long = "many words " * 20_000
+    write(
+        {
+            "psgs_w100.tsv": f'id\ttext\ttitle\n1\t"He said ""yes"" {long}"\tAlpha\n',
+            "nq-train.json": json.dumps([dpr_example("one?", ["1"], [])]),
+        }
+    )
+    limit = csv.field_size_limit()
+    assert read(format="dpr").passages["1"] == ("Alpha", f'He said "yes" {long}'.strip())
+    assert csv.field_size_limit() == limit
 
 
 @pytest.mark.parametrize(
@@ -213,12 +244,38 @@ def test_dureader_left_out_lines_keep_their_number(write, read):
             "no id for line 0",
         ),
         ("dev/dev.json", [{"question_id": "q", "question": "a"}], "no 'answer_paragraphs'"),
+        (
+            "passage-collection/passage2id.map.json",
+            '{"0": "aa",\n"1": 17}',
+            r"map.json:2: the id of line 1 is a int",
+        ),
+        (
+            "passage-collection/passage2id.map.json",
+            '{"0": "aa",\n"one": "bb"}',
+            r"map.json:2: 'one' is no line number",
+        ),
+        (
+            "passage-collection/passage2id.map.json",
+            b'{"0": "aa",\n"1": "\xff"}',
+            r"map.json:2: the file cannot be read any further",
+        ),
+        (
+            "passage-collection/passage2id.map.json",
+            gzip.compress(DUREADER["passage-collection/passage2id.map.json"].encode())[:-9],
+            r"map.json:1: the file cannot be read any further",
+        ),
     ],
 )
 def test_dureader_malformed(write, read, name, content, message):
     write({**DUREADER, name: content})
     with pytest.raises(DataError, match=message):
         read(format="dureader", corpus=PARTS)
+
+
+def test_dureader_map_with_escapes(write, read):
+    ids = '{"0": "\\u0061a", "1": "b\\/b", "2": "c\\"c", "3": "dd"}'
+    write({**DUREADER, "passage-collection/passage2id.map.json": ids})
+    assert list(read(format="dureader", corpus=PARTS).passages) == ["aa", "b/b", 'c"c', "dd"]
 
 
 def test_tevatron_version_1(write, read):
@@ -259,6 +316,31 @@ def test_tevatron_version_2(write, read):
     assert found.pairs("negatives") == [("1", "b")]
     with pytest.raises(DataError, match=r"train.jsonl:1: 'positive_document_ids' name documents"):
         read(format="tevatron")
+
+
+def test_tevatron_ids_may_be_numbers(write, read):
+    row = {"query_id": 1, "query_text": "one?", "positive_document_ids": [7]}
+    write({"train.jsonl": [row], "corpus.jsonl": [{"docid": 7, "text": "good"}]})
+    assert read(format="tevatron", corpus="corpus.jsonl").pairs("qrels") == [("1", "7", 1)]
+    write({"train.jsonl": [{**row, "positive_document_ids": [7.0]}]})
+    with pytest.raises(DataError, match=r"train.jsonl:1: 'positive_document_ids' is a float"):
+        read(format="tevatron", corpus="corpus.jsonl")
+
+
+def test_tevatron_id_of_two_queries(write, read):
+    def row(query: str, docid: str) -> dict[str, object]:
+        passage = {"docid": docid, "title": "", "text": f"text {docid}"}
+        return {"query_id": "q1", "query": query, "positive_passages": [passage]}
+
+    write({"train.jsonl": [row("one?", "a")], "dev.jsonl": [row("one?", "b")]})
+    found = read(format="tevatron", on_problem="skip")
+    assert found.queries == {"q1": ("one?", "dev")}
+    assert found.pairs("qrels") == [("q1", "b", 1)]
+    other = {**row("two?", "c"), "query_id": "q2"}
+    write({"dev.jsonl": [row("another?", "b"), other]})
+    found = read(format="tevatron", on_problem="skip")
+    assert found.queries == {"q2": ("two?", "dev")}
+    assert found.pairs("qrels") == [("q2", "c", 1)]
 
 
 @pytest.mark.parametrize(
@@ -335,14 +417,63 @@ def test_squad(write, read):
     [
         ("[]", "no list of articles under 'data'"),
         ('{"data": [', "no valid JSON"),
-        (squad(paragraphs=[{"qas": []}]), r"json:1: no 'context'"),
-        (squad(paragraphs=[{"context": "a", "qas": [{"id": "1"}]}]), r"json:1: no 'question'"),
+        ('{"data":\n["caf\xe9"]}', r"json:2: the file cannot be read"),
+        (squad(paragraphs={}), r"json, article 1: 'paragraphs' is a dict"),
+        (squad(paragraphs=[{"qas": []}]), r"json, article 1: no 'context'"),
+        (
+            squad(paragraphs=[{"context": "a", "qas": [{"id": "1"}]}]),
+            r"json, article 1: no 'question'",
+        ),
     ],
 )
 def test_squad_malformed(write, read, text, message):
-    write({"train-v1.1.json": text})
+    write({"train-v1.1.json": text.encode("latin-1")})
     with pytest.raises(DataError, match=message):
         read(format="squad")
+
+
+def test_squad_leaves_out_no_more_than_what_is_bad(write, read):
+    def question(number: int) -> dict[str, object]:
+        return {"id": f"q{number}", "question": f"what is {number}?", "answers": []}
+
+    paragraphs = [
+        {"context": "first", "qas": [question(1), {"id": "q2"}, 3, question(4)]},
+        {"qas": [question(5), question(6)]},
+        {"context": "third", "qas": None},
+        "fourth",
+        {"context": "fifth", "qas": [question(7)]},
+    ]
+    write({"train-v1.1.json": squad(paragraphs=paragraphs)})
+    found = read(format="squad", on_problem="skip")
+    assert set(found.queries) == {"q1", "q4", "q7"}
+    assert [text for _, text in found.passages.values()] == ["first", "fifth"]
+    assert found.problems.counts == {
+        "no question": 1,
+        "question is no object": 1,
+        "no context": 1,
+        "question of a bad paragraph": 2,
+        "no qas": 1,
+        "paragraph is no object": 1,
+    }
+
+
+def test_squad_question_of_two_splits_keeps_one_paragraph(write, read):
+    dev = squad(
+        paragraphs=[
+            {
+                "context": "Elsewhere.",
+                "qas": [{"id": "1", "question": "who?", "answers": [{"text": "you"}]}],
+            }
+        ]
+    )
+    write({"train-v1.1.json": squad(), "dev-v1.1.json": dev})
+    found = read(format="squad", on_problem="skip")
+    assert found.queries == {"1": ("who?", "dev")}
+    assert found.pairs("qrels") == [("1", passage_id_of("Some Title", "Elsewhere."), 1)]
+    assert found.answers == {"1": ["you"]}
+    write({"dev-v1.1.json": dev.replace("who?", "who else?")})
+    with pytest.raises(DataError, match="no usable query"):
+        read(format="squad", on_problem="skip")
 
 
 UNLABELLED = ["how many", "which one"]

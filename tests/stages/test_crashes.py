@@ -116,6 +116,8 @@ def test_a_crash_at_any_write_leaves_no_trace(tiny: TinyWorld, tmp_path: Path, n
         assert again.manifest.schemas == whole.manifest.schemas
         if not name.startswith("train_"):
             assert again.manifest.content_digest == whole.manifest.content_digest
+            # Also where nothing was left to do: counts are of the artifact, not of the attempt.
+            assert again.manifest.outcome == whole.manifest.outcome
         left = {path.split("/")[-2] for path, _ in bench.store.walk(again.directory)}
         # Once the marker stood, there was nothing to run again, so nobody tidied up either.
         assert published or not left & {"parts", "state", "checkpoints"}

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, ErnieConfig, ErnieModel
 
 from pipeline.artifacts.keys import digest
 from pipeline.artifacts.kinds import EMBEDDINGS
 from pipeline.artifacts.writer import ArtifactWriter
-from pipeline.stages import tables
+from pipeline.models.base import BaseModelError
+from pipeline.models.base_folder import ScratchSizes, write_scratch
+from pipeline.stages import exports, tables
+from pipeline.text.tokenizer import load_tokenizer, tokenizer_digest
 from tests.benches import EXACT, LENGTHS, SCRATCH, Bench, TinyWorld, contents
+from tests.text.conftest import save_ernie
+
+SIZES = {name: size for name, size in SCRATCH["scratch"].items() if name != "vocab_size"}
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +66,56 @@ def test_without_titles(tiny, tokenizer):
     (one,) = tables.open_tokens(tokens).passage_batch(np.array([0])).input_ids
     text = tiny.dataset.read("passages")["text"][0].as_py()
     assert one.tolist() == tokenizer(text)["input_ids"]
+
+
+def folder_base(bench, folder):
+    """A base model from a folder."""
+    return bench.run("base_model", {"model": str(folder)}, sources=[{"sha256": str(folder)}])
+
+
+def test_a_bare_vocabulary_becomes_a_tokenizer_that_needs_no_model_beside_it(tiny, bench, tmp_path):
+    folder = tmp_path / "ernie"
+    folder.mkdir()
+    save_ernie(folder)
+    words = (folder / "vocab.txt").read_text().split()
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = ErnieConfig(**sizes, intermediate_size=8, vocab_size=len(words))
+    ErnieModel(config).save_pretrained(folder)
+    base = folder_base(bench, folder)
+    tokens = bench.run("tokenize", LENGTHS, dataset=tiny.dataset, base=base)
+    own, kept = (load_tokenizer(at) for at in (folder, tokens.folder("tokenizer")))
+    assert tokenizer_digest(own) == tokenizer_digest(kept)
+    retriever = bench.run("initial_retriever", {}, base=base, tokens=tokens)
+    assert not (base.folder("model") / "tokenizer.json").exists()
+    exports.check_retriever(retriever, tokens)
+
+
+def test_a_base_whose_tokenizer_cannot_be_loaded_is_refused_at_once(tiny, bench, tmp_path):
+    folder = shutil.copytree(tiny.base.folder("model"), tmp_path / "broken")
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(BaseModelError, match=f"{folder}: .* cannot be loaded .*: fetch its files"):
+        folder_base(bench, folder)
+
+
+@pytest.mark.parametrize(
+    ("positions", "longer"),
+    [(9, "query_max_len 10 and passage_max_len 16 and pair_max_len 24"), (23, "pair_max_len 24")],
+)
+def test_lengths_beyond_the_models_positions_are_refused(tiny, bench, positions, longer):
+    scratch = {**SCRATCH["scratch"], "max_position_embeddings": positions}
+    small = bench.run("base_model", {**SCRATCH, "scratch": scratch}, dataset=tiny.dataset)
+    with pytest.raises(BaseModelError, match=rf"at most {positions} tokens, fewer than {longer}:"):
+        bench.run("tokenize", LENGTHS, dataset=tiny.dataset, base=small)
+    fitting = {name: min(length, positions) for name, length in LENGTHS.items()}
+    bench.run("tokenize", fitting, dataset=tiny.dataset, base=small)
+
+
+def test_a_vocabulary_beyond_the_models_embedding_table_is_refused(tiny, bench, tmp_path):
+    folder = shutil.copytree(tiny.base.folder("model"), tmp_path / "few")
+    write_scratch(folder, ScratchSizes(vocab_size=50, **SIZES), seed=1)
+    few = folder_base(bench, folder)
+    with pytest.raises(BaseModelError, match="embedding table has 50 rows"):
+        bench.run("tokenize", LENGTHS, dataset=tiny.dataset, base=few)
 
 
 def test_vectors_are_those_of_the_model_called_one_by_one(tiny, tokenizer):
@@ -115,8 +173,8 @@ def test_only_the_wanted_splits_are_encoded(tiny):
     )
     with pytest.raises(ValueError, match=r"vectors of 0 of 1 wanted queries: give the encode"):
         tables.query_vectors(some, tables.queries_of(tiny.dataset, ["train"])[:1])
-    with pytest.raises(ValueError, match="no queries of split 'tset': it has dev, train"):
-        tiny.bench.run("encode", {"splits": ["tset"]}, **given)
+    with pytest.raises(ValueError, match="no queries of split 'test': it has dev, train"):
+        tiny.bench.run("encode", {"splits": ["test"]}, **given)
 
 
 def test_a_scratch_base_is_drawn_from_its_seed(tiny):

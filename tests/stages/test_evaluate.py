@@ -10,11 +10,20 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from pipeline.artifacts.kinds import CANDIDATES, DATASET, SCORED_CANDIDATES
+from pipeline.artifacts.kinds import (
+    BASE_MODEL,
+    CANDIDATES,
+    EMBEDDINGS,
+    JOINT_MODELS,
+    RANKER,
+    RETRIEVER,
+    SCORED_CANDIDATES,
+)
 from pipeline.dag.specification import read_pipeline
 from pipeline.dag.yaml_nodes import SpecificationError
 from pipeline.stages import registry
-from tests.benches import Bench
+from pipeline.stages.lineage import optimiser_steps
+from tests.benches import Bench, Made
 
 PROJECT = Path(__file__).parents[2]
 # Queries 0-3 are validation, 4-7 dev; 7 is not judged.
@@ -23,7 +32,7 @@ QRELS = [(q, q) for q in range(7)]
 TEXTS = [f"passage {number} says {number * 11}" for number in range(20)]
 
 
-def run_of(bench: Bench, rows, scores=None, ranker=None):
+def run_of(bench: Bench, rows, scores=None, ranker=None, made=None):
     """Candidates; without scores, falling ones."""
     falling = {q: [10.0 - rank for rank in range(len(found))] for q, found in rows.items()}
     columns = {
@@ -32,9 +41,9 @@ def run_of(bench: Bench, rows, scores=None, ranker=None):
         "score": pa.array([(scores or falling)[q] for q in rows], pa.list_(pa.float32())),
     }
     if ranker is None:
-        return bench.given(CANDIDATES, {"candidates": [pa.table(columns)]})
+        return bench.given(CANDIDATES, {"candidates": [pa.table(columns)]}, made=made)
     columns["ranker_score"] = pa.array([ranker[q] for q in rows], pa.list_(pa.float32()))
-    return bench.given(SCORED_CANDIDATES, {"candidates": [pa.table(columns)]})
+    return bench.given(SCORED_CANDIDATES, {"candidates": [pa.table(columns)]}, made=made)
 
 
 def at_rank(rank: int | None, query: int, depth: int = 12) -> list[int]:
@@ -205,15 +214,10 @@ def test_a_count_names_as_many_seeds_in_a_row(bench, dataset):
 
 
 def test_answers_are_looked_for_in_the_text(bench):
-    plain = bench.dataset(TEXTS, SPLITS, QRELS)
-    answers = pa.table(
-        {
-            "query_index": pa.array([4, 5], pa.int32()),
-            "answers": pa.array([["77"], ["11 says"]], pa.list_(pa.string())),
-        }
-    )
-    given = {name: [plain.read(name)] for name in DATASET.tables if plain.has(name)}
-    dataset = bench.given(DATASET, {**given, "answers": [answers]})
+    # The title of passage 1, at rank 1, holds what query 5 asks for: titles are not looked at.
+    titles = ["11 says" if number == 1 else "" for number in range(len(TEXTS))]
+    answers = {4: ["77"], 5: ["11 says"]}
+    dataset = bench.dataset(TEXTS, SPLITS, QRELS, titles=titles, answers=answers)
     run = run_of(bench, {q: [1, 2, 7, 3, 4, 8] for q in range(7)})
     params = {
         "names": ["one"],
@@ -221,12 +225,34 @@ def test_answers_are_looked_for_in_the_text(bench):
         "compared": "RR@5",
         "answer_depths": [1, 3, 5, 20],
     }
-    _, document = evaluated(bench, dataset, [run], **params)
+    artifact, document = evaluated(bench, dataset, [run], **params)
     found = document["splits"]["dev"]["systems"]["one"]
     # Query 4's answer is said by passage 7, at rank 3; "11 says" stands nowhere; 6 has no answer.
     assert found["answer@1"]["mean"] == 0 and found["answer@3"]["mean"] == 0.5
     assert found["answer@5"]["mean"] == 0.5 and "answer@20" not in found
     assert document["splits"]["dev"]["queries_without_answers"] == 2
+    assert "dev (3 judged queries, 2 with answers)" in bench.outcome(artifact).report
+
+
+def test_a_claim_and_the_mix_can_be_by_answers(bench):
+    """Passage q answers query q; the ranker is wrong on validation, the retriever on dev."""
+    answers = {q: [str(q * 11)] for q in (1, 2, 4, 5, 6, 7)}
+    dataset = bench.dataset(TEXTS, SPLITS, QRELS, answers=answers)
+    rows = {q: [q, 9, 10] if SPLITS[q] == "validation" else [9, 10, q] for q in range(8)}
+    ranker = {q: [0.0, 1.0, 2.0] for q in rows}
+    runs = [
+        run_of(bench, {q: [9, 10, 11] for q in range(8)}),
+        run_of(bench, rows, ranker=ranker),
+    ]
+    params = {"measures": ["RR@3"], "answer_depths": [1, 3], "compared": "answer@1"}
+    artifact, document = evaluated(bench, dataset, runs, names=["none", "one"], **params)
+    assert document["weights"] == {"1": 0.0}
+    assert document["splits"]["dev"]["systems"]["one + ranker"]["answer@1"]["mean"] == 1
+    first, second = document["splits"]["validation"]["comparisons"]
+    assert (first["first"], first["second"], first["difference"]) == ("one", "none", 1)
+    assert (second["first"], second["difference"]) == ("one + ranker", -1)
+    (warning,) = bench.outcome(artifact).warnings
+    assert "answer@1 0.000" in warning and "(1.000)" in warning
 
 
 @pytest.mark.parametrize(
@@ -255,11 +281,202 @@ def test_what_cannot_be_evaluated_is_said_before_anything_runs(tmp_path, params,
         read_pipeline(file, registry())
 
 
-def test_a_run_too_short_for_every_measure_is_left_out_of_them(bench, dataset):
+def test_a_perfect_ranker_reaches_what_was_scored_and_no_further(bench, dataset):
+    ranks = {0: 1, 1: 3, 2: 4, 3: None, 4: 2, 5: 4, 6: 5}
+    rows = {q: at_rank(rank, q, depth=6) for q, rank in ranks.items()}
+    ranker = {q: [0.1, 0.2, 0.3] + [math.nan] * 3 for q in rows}
+    run = run_of(bench, rows, ranker=ranker)
+    params = {"names": ["one"], "measures": ["RR@6"], "compared": "RR@6"}
+    artifact, document = evaluated(bench, dataset, [run], **params)
+    systems = document["splits"]["validation"]["systems"]
+    assert systems["one + perfect ranker"]["RR@6"]["mean"] == pytest.approx((1 + 1 + 1 / 4) / 4)
+    assert document["splits"]["dev"]["reachable"] == {
+        "one": {"depth": 3, "share": pytest.approx(1 / 3)}
+    }
+    told = "one: a relevant passage among the 3 re-ranked for 50.0% of the judged queries"
+    assert told in bench.outcome(artifact).report
+
+
+# How deep a run goes ------------------------------------------------------------------------
+
+
+def test_a_run_of_unknown_depth_goes_to_its_longest_list(bench, dataset):
     short = run_of(bench, {q: [q] for q in range(7)})
     long = run_of(bench, {q: at_rank(2, q) for q in range(7)})
     params = {"names": ["short", "long"], "measures": ["RR@10"]}
-    _, document = evaluated(bench, dataset, [short, long], **params)
+    artifact, document = evaluated(bench, dataset, [short, long], **params)
     systems = document["splits"]["dev"]["systems"]
-    assert systems["long"]["RR@10"]["mean"] == 0.5 and not systems.get("short")
+    assert systems["long"]["RR@10"]["mean"] == 0.5 and systems["short"] == {}
     assert document["splits"]["dev"]["comparisons"] == []
+    told = "long against short: not compared, short was searched to rank 1 only"
+    assert told in bench.outcome(artifact).report
+
+
+def test_a_search_that_found_few_passages_went_as_deep_as_it_was_asked_to(bench, dataset):
+    depths = {"validation": 5, "dev": 50}
+    found = run_of(bench, {q: [q] for q in range(7)}, made=Made("bm25", {"depths": depths}))
+    scored = run_of(
+        bench,
+        {q: [q] for q in range(7)},
+        ranker={q: [1.0] for q in range(7)},
+        made=Made("score", inputs={"candidates": found}),
+    )
+    params = {"names": ["found", "scored"], "measures": ["RR@10", "Success@50"]}
+    artifact, document = evaluated(bench, dataset, [found, scored], **params)
+    for name in ("found", "scored", "scored + ranker"):
+        values = document["splits"]["dev"]["systems"][name]
+        assert values["RR@10"]["mean"] == values["Success@50"]["mean"] == 1
+        assert document["splits"]["validation"]["systems"][name] == {}
+    assert len(document["splits"]["dev"]["comparisons"]) == 2
+    assert "searched to rank 5 only" in bench.outcome(artifact).report
+
+
+def test_comparisons_that_cannot_be_made_say_why(bench):
+    dataset = bench.dataset(TEXTS, ["validation", "dev"], [(0, 0)])
+    runs = [run_of(bench, {q: at_rank(1, q) for q in range(2)}) for _ in range(2)]
+    pairs = [["two", "one"], ["two + ranker", "two"]]
+    artifact, _ = evaluated(bench, dataset, runs, names=["one", "two"], comparisons=pairs)
+    report = bench.outcome(artifact).report
+    assert "two + ranker against two: not compared, there is no run two + ranker" in report
+    assert "two against one: not compared, no query has judged passages" in report
+
+
+def test_nothing_measured_at_all_is_reported(bench):
+    dataset = bench.dataset(TEXTS, ["validation", "dev"], [(0, 0)])
+    empty = run_of(bench, {})
+    artifact, document = evaluated(bench, dataset, [empty], names=["one"], splits=["dev"])
+    assert document["splits"]["dev"]["systems"] == {"one": {}}
+    assert artifact.rows("per_query") == 0
+    assert "dev (0 judged queries)" in bench.outcome(artifact).report
+    searched = run_of(bench, {}, made=Made("bm25", {"depths": {"validation": 20, "dev": 20}}))
+    _, document = evaluated(bench, dataset, [searched], names=["one"])
+    assert document["splits"]["validation"]["systems"]["one"]["RR@10"]["mean"] == 0
+
+
+def test_the_default_measures_are_those_of_the_papers(bench, dataset):
+    made = Made("mine", {"depths": {"validation": 1000, "dev": 1000}})
+    run = run_of(bench, {q: at_rank(2, q) for q in range(7)}, made=made)
+    _, document = evaluated(bench, dataset, [run], names=["one"])
+    depths = (1, 5, 20, 50, 100, 1000)
+    wanted = {"RR@10", "RR@100", "nDCG@10", *(f"Success@{depth}" for depth in depths)}
+    assert wanted | {"R@50", "R@100", "R@1000"} == set(document["splits"]["dev"]["systems"]["one"])
+
+
+# Equal optimiser steps ------------------------------------------------------------------------
+
+
+class Models:
+    """Models and runs that say how many steps they took and what they started from."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.base = bench.given(BASE_MODEL, made=Made("base_model"))
+
+    def retriever(self, steps: int, base=None):
+        inputs = {"base": base or self.base}
+        made = Made("train_retriever", inputs=inputs, counts={"steps": steps})
+        return self.bench.given(RETRIEVER, made=made)
+
+    def ranker(self, steps: int, base):
+        made = Made("train_ranker", inputs={"base": base}, counts={"steps": steps})
+        return self.bench.given(RANKER, made=made)
+
+    def run(self, retriever, rank: int):
+        vectors = self.bench.given(EMBEDDINGS, made=Made("encode", inputs={"retriever": retriever}))
+        rows = {q: at_rank(rank, q) for q in range(12)}
+        made = Made("mine", {"depths": {"dev": 12}}, {"embeddings": vectors})
+        return run_of(self.bench, rows, made=made)
+
+    def scored(self, run, ranker):
+        rows = {
+            row["query_index"]: row["passage_index"] for row in run.read("candidates").to_pylist()
+        }
+        scores = {q: [float(passage == q) for passage in row] for q, row in rows.items()}
+        made = Made("score", inputs={"candidates": run, "ranker": ranker})
+        return run_of(self.bench, rows, ranker=scores, made=made)
+
+
+@pytest.fixture
+def models(bench):
+    return Models(bench)
+
+
+@pytest.fixture
+def many(bench):
+    """Enough dev queries for a claim."""
+    texts = [f"passage {number}" for number in range(40)]
+    return bench.dataset(texts, ["dev"] * 12, [(q, q) for q in range(12)])
+
+
+def verdicts(bench: Bench, dataset, systems, **params) -> dict[str, str]:
+    """Verdict and reason of each pair, for systems of three runs each."""
+    names = [{name: len(runs)} for name, runs in systems.items()]
+    runs = [run for own in systems.values() for run in own]
+    _, document = evaluated(bench, dataset, runs, names=names, splits=["dev"], **params)
+    return {
+        f"{one['first']} - {one['second']}": f"{one['verdict']} {one['reason']}".strip()
+        for one in document["splits"]["dev"]["comparisons"]
+    }
+
+
+def test_unlike_optimiser_steps_forbid_a_claim(bench, many, models):
+    def runs(rank: int, *steps: int):
+        return [models.run(models.retriever(one), rank) for one in steps]
+
+    # 16 steps, and 10 more from there on.
+    two_stages = [models.run(models.retriever(10, models.retriever(16)), 1) for _ in range(3)]
+    systems = {
+        "poor": runs(5, 26, 26, 26),
+        "two stages": two_stages,
+        "longer": runs(2, 1040, 1040, 1040),
+        "uneven": runs(4, 26, 27, 26),
+    }
+    assert verdicts(bench, many, systems) == {
+        "two stages - poor": "first beats second",
+        "longer - two stages": "inconclusive unlike optimiser steps: longer took 1,040, two stages "
+        "took 26",
+        "uneven - longer": "inconclusive unlike optimiser steps: uneven took 26 to 27, longer took "
+        "1,040",
+    }
+
+
+def test_what_was_not_trained_and_what_was_re_ranked_may_be_compared(bench, many, models):
+    released = models.bench.given(
+        RETRIEVER, made=Made("initial_retriever", inputs={"base": models.base})
+    )
+    trained = [models.retriever(26) for _ in range(3)]
+    rankers = [models.ranker(48, base) for base in trained]
+    scored = [
+        models.scored(models.run(retriever, 3), ranker)
+        for retriever, ranker in zip(trained, rankers, strict=True)
+    ]
+    longer = [models.run(models.retriever(26 + 26 + 48), 2) for _ in range(3)]
+    systems = {"released": [models.run(released, 8)], "own": scored, "longer": longer}
+    pairs = [["own", "released"], ["own + ranker", "own"], ["own + ranker", "longer"]]
+    found = verdicts(bench, many, systems, untrained=["released"], comparisons=pairs)
+    # The ranker's steps, and those of the retriever that it began as, count beside the retriever's.
+    assert found == {" - ".join(pair): "first beats second" for pair in pairs}
+    named = verdicts(bench, many, systems, untrained=["own"], comparisons=[["own", "longer"]])
+    assert "own is named as untrained and took 26 steps" in named["own - longer"]
+
+
+def test_both_models_of_a_joint_training_have_their_own_past(bench, models):
+    start = models.retriever(350)
+    inputs = {"retriever": start, "ranker": models.ranker(60, models.base)}
+    joint = bench.given(JOINT_MODELS, made=Made("train_joint", {}, inputs, {"steps": 200}))
+    made = {
+        role: Made(f"joint_{role}", inputs={"joint": joint}) for role in ("retriever", "ranker")
+    }
+    run = models.run(bench.given(RETRIEVER, made=made["retriever"]), 1)
+    scored = models.scored(run, bench.given(RANKER, made=made["ranker"]))
+    assert optimiser_steps(scored, "retriever") == 350 + 200
+    assert optimiser_steps(scored, "ranker") == 60 + 200
+
+
+def test_steps_that_cannot_be_found_out_forbid_a_claim(bench, many, models):
+    start = models.retriever(16)
+    kept = [models.run(models.retriever(26), 5) for _ in range(3)]
+    lost = [models.run(models.retriever(10, start), 1) for _ in range(3)]
+    bench.store.delete(start.directory)
+    found = verdicts(bench, many, {"kept": kept, "lost": lost})
+    assert found["lost - kept"].endswith("the optimiser steps behind lost are not known")

@@ -11,10 +11,17 @@ import torch
 from scipy.special import expit
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from pipeline.artifacts.kinds import CALIBRATION, CANDIDATES, SCORED_CANDIDATES, TOKENS
+from pipeline.artifacts.kinds import (
+    CALIBRATION,
+    CANDIDATES,
+    JOINT_MODELS,
+    RANKER,
+    SCORED_CANDIDATES,
+    TOKENS,
+)
 from pipeline.methods.negatives import ranker_negatives
-from pipeline.stages import tables
-from tests.benches import EXACT, LENGTHS, Bench
+from pipeline.stages import registry, tables
+from tests.benches import EXACT, LENGTHS, Bench, Made
 
 PASSAGES = 60
 # Queries 0 to 3 are labelled, 4 has no positive; 5 to 8 are unlabelled.
@@ -24,7 +31,12 @@ EXCLUDED = [(1, 20)]
 HIDDEN = [(5, 30), (6, 31)]
 
 
-def candidates(bench: Bench, rows: dict[int, list[int]], logits: dict[int, list[float]] | None):
+def candidates(
+    bench: Bench,
+    rows: dict[int, list[int]],
+    logits: dict[int, list[float]] | None,
+    made: Made | None = None,
+):
     columns = {
         "query_index": pa.array(list(rows), pa.int32()),
         "passage_index": pa.array(list(rows.values()), pa.list_(pa.int32())),
@@ -36,7 +48,7 @@ def candidates(bench: Bench, rows: dict[int, list[int]], logits: dict[int, list[
     if logits is None:
         return bench.given(CANDIDATES, {"candidates": [pa.table(columns)]})
     columns["ranker_score"] = pa.array([logits[q] for q in rows], pa.list_(pa.float32()))
-    return bench.given(SCORED_CANDIDATES, {"candidates": [pa.table(columns)]})
+    return bench.given(SCORED_CANDIDATES, {"candidates": [pa.table(columns)]}, made=made)
 
 
 @pytest.fixture
@@ -116,6 +128,99 @@ def test_sample_top_given_and_none(bench, wired):
         bench.run("sample", {"source": "top"}, **wired)
 
 
+def test_lists_that_end_before_the_asked_depth_are_warned_of(bench, wired):
+    ranked = candidates(bench, {0: [1, 2, 3, 4], 1: [5, 6]}, None)
+    for source in ("candidates", "top"):
+        asked = {depth: {"source": source, "depth": depth} for depth in (4, 5)}
+        enough, deep = (bench.run("sample", asked[d], candidates=ranked, **wired) for d in (4, 5))
+        (warning,) = bench.outcome(deep).warnings
+        assert "end at rank 4, before the 5 of `depth`" in warning
+        assert not bench.outcome(enough).warnings
+    assert not bench.outcome(bench.run("sample", {"source": "corpus"}, **wired)).warnings
+    made = Made("score", inputs={"ranker": bench.given(RANKER, made=trained("pointwise"))})
+    logits = {0: [-9.0, -9.0, -9.0, -9.0], 1: [-9.0, -9.0]}
+    wired["candidates"] = candidates(bench, {0: [1, 2, 3, 4], 1: [5, 6]}, logits, made)
+    for depths, told in (
+        ({"depth": 2, "fill_depth": 4}, None),
+        ({"depth": 2, "fill_depth": 9}, "end at rank 4, before the 9 of `fill_depth`"),
+        ({"depth": 6, "fill_depth": 6}, "end at rank 4, before the 6 of `depth`"),
+    ):
+        warnings = bench.outcome(bench.run("denoise", depths, **wired)).warnings
+        assert [told in warning for warning in warnings] == ([True] if told else [])
+
+
+# Probabilities that are none ------------------------------------------------------------------
+
+
+def trained(loss: str) -> Made:
+    return Made("train_ranker", {"loss": loss})
+
+
+STAGES = {
+    "denoise": {"depth": 2, "fill_depth": 2, "num_negatives": 1},
+    "pseudo_label": {"depth": 2, "splits": ("train",)},
+    "hybrid": {"depth": 2, "num_negatives": 1},
+}
+
+
+@pytest.fixture
+def warned(bench, wired):
+    """The warnings of a stage on candidates that a given ranker scored."""
+
+    def run(stage: str, ranker, calibration=None, **params) -> list[str]:
+        made = Made("score", inputs={"ranker": ranker}) if ranker else None
+        scored = candidates(bench, {0: [1, 2], 1: [3, 4]}, {0: [5.0, -5.0], 1: [5.0, -5.0]}, made)
+        inputs = {**wired, "candidates": scored}
+        if calibration:
+            inputs["calibration"] = calibration
+        if stage == "pseudo_label":
+            del inputs["tokens"]
+        return list(bench.outcome(bench.run(stage, {**STAGES[stage], **params}, **inputs)).warnings)
+
+    return run
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_uncalibrated_listwise_ranker_is_warned_of(bench, warned, stage):
+    pointwise, listwise = (bench.given(RANKER, made=trained(x)) for x in ("pointwise", "listwise"))
+    assert warned(stage, pointwise) == []
+    (warning,) = warned(stage, listwise)
+    assert "raw sigmoid of a ranker with a listwise loss" in warning
+    (warning,) = warned(stage, None)
+    assert "taken for probabilities uncalibrated" in warning
+
+
+def test_the_ranker_of_a_joint_training_was_trained_there_unless_it_was_static(bench, warned):
+    start = bench.given(RANKER, made=trained("pointwise"))
+
+    def joint(teacher: str):
+        params = {"teacher": teacher, "ranker_loss": "listwise"}
+        both = bench.given(JOINT_MODELS, made=Made("train_joint", params, {"ranker": start}))
+        return bench.given(RANKER, made=Made("joint_ranker", inputs={"joint": both}))
+
+    assert len(warned("denoise", joint("dynamic"))) == 1
+    assert warned("denoise", joint("static")) == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_calibration_of_another_ranker_is_warned_of(bench, warned, stage):
+    own, other = (bench.given(RANKER, made=trained("listwise")) for _ in range(2))
+    fitted = bench.given(
+        CALIBRATION,
+        documents={"calibration.json": {"slope": 1.0, "intercept": 0.0}},
+        made=Made("calibrate", inputs={"ranker": own}),
+    )
+    assert warned(stage, own, fitted) == []
+    (warning,) = warned(stage, other, fitted)
+    assert "fitted for another ranker" in warning
+
+
+def test_without_thresholds_nothing_is_said_of_probabilities(bench, warned):
+    listwise = bench.given(RANKER, made=trained("listwise"))
+    assert warned("denoise", listwise, denoised=False) == []
+    assert warned("hybrid", listwise, denoised=0) == []
+
+
 # denoise --------------------------------------------------------------------------------------
 
 
@@ -173,6 +278,19 @@ def test_denoise_needs_scores_to_its_depth(bench, wired):
     assert bench.outcome(found).dropped == {"not scored": 4}
     plain = bench.run("denoise", {**params, "denoised": False, "num_negatives": 2}, **wired)
     assert rows_of(plain) == {0: ([10, 11], [1, 2])}
+
+
+def test_the_shares_by_rank_are_at_the_stages_own_threshold(bench, wired):
+    ranked = {0: [1, 2, 3, 10, 4, 5], 1: [6, 7, 8, 9, 15, 16]}
+    # P = 0.05, 0.27 and 0.5; 10 is a positive of query 0 and does not count.
+    low, middle, half = -2.944, -1.0, 0.0
+    logits = {0: [low, middle, half, half, half, low], 1: [middle, half, half, half, half, half]}
+    wired["candidates"] = candidates(bench, ranked, logits)
+    for threshold, first, second in ((0.1, 1 / 9, 1 / 2), (0.3, 3 / 9, 1 / 2), (0.6, 1, 1)):
+        params = {"threshold": threshold, "depth": 6, "fill_depth": 6}
+        metrics = bench.outcome(bench.run("denoise", params, **wired)).metrics
+        shares = metrics["share_below_threshold_by_rank"]
+        assert shares == {"1-5": pytest.approx(first), "6-10": pytest.approx(second)}
 
 
 # pseudo_label ---------------------------------------------------------------------------------
@@ -330,5 +448,67 @@ def test_calibrate_fits_a_logistic_curve_on_validation(tiny):
     assert residuals @ (logits / logits.std()) == pytest.approx(0, abs=0.1)
     assert document["slope"] > 0
     assert sum(row["count"] for row in document["reliability"]) == document["pairs"]
-    below = outcome.metrics["gold_below_threshold"]
-    assert any("of the gold positives lie below" in w for w in outcome.warnings) == (below > 0.05)
+
+
+GOLD = ("gold_below_threshold", "gold_above_threshold")
+
+
+def fitted_on(tiny, **params):
+    given = {**tiny.scoring, "dataset": tiny.agreeing}
+    tiny.bench.progress.notes.clear()
+    asked = {"depth": 12, "num_negatives": 4, **EXACT, **params}
+    fitted = tiny.bench.run("calibrate", asked, **given)
+    return fitted.document("calibration.json"), tiny.bench.outcome(fitted)
+
+
+def test_calibrate_reports_the_gold_positives_raw_and_calibrated(tiny):
+    validation = [
+        pair
+        for row in tiny.agreeing.read("qrels").to_pylist()
+        if (pair := (row["query_index"], row["passage_index"]))[0]
+        in tables.queries_of(tiny.agreeing, ["validation"])
+    ]
+    logits = np.array(direct_logits(tiny, tiny.ranker, validation))
+    plain, _ = fitted_on(tiny, token_budget=100)
+    calibrated = np.sort(expit(plain["slope"] * logits + plain["intercept"]))
+    raw = np.sort(expit(logits))
+    # Between the third and the fourth of the eight positives, and between the fifth and the sixth.
+    for values, prefix in ((calibrated, ""), (raw, "raw_")):
+        low, high = (float(values[[at, at + 1]].mean()) for at in (2, 4))
+        document, outcome = fitted_on(tiny, negative_below=low, positive_above=high)
+        found = {name: outcome.metrics[f"{prefix}{name}"] for name in GOLD}
+        assert found == {GOLD[0]: 3 / 8, GOLD[1]: 3 / 8}
+        assert {name: document[f"{prefix}{name}"] for name in GOLD} == found
+
+
+def test_calibrate_warns_of_lost_positives_and_shows_how_far_it_can_be_trusted(tiny):
+    document, outcome = fitted_on(tiny, token_budget=200)
+    assert outcome.metrics["gold_below_threshold"] == 0 and not outcome.warnings
+    (note,) = tiny.bench.progress.notes
+    rows = [row for row in document["reliability"] if row["count"]]
+    assert note.startswith("reliability on validation") and len(note.splitlines()) == 3 + len(rows)
+    assert f"{rows[-1]['mean_predicted']:.3f}" in note.splitlines()[-1]
+    _, strict = fitted_on(tiny, negative_below=0.999)
+    (warning,) = strict.warnings
+    assert "100.0% of the gold positives lie below 0.999" in warning
+
+
+def test_calibrate_draws_from_its_depth(tiny):
+    document, outcome = fitted_on(tiny, depth=2)
+    validation = tables.queries_of(tiny.agreeing, ["validation"])
+    drawn = ranker_negatives(
+        tables.Candidates.read(tiny.candidates).lists.of(validation),
+        tables.never_negative(tiny.agreeing, tiny.tokens),
+        4,
+        depth=2,
+        seed=5,
+    ).lists
+    positives = outcome.counts["positives"]
+    assert document["pairs"] == positives + len(drawn.passage_indices) < 5 * positives
+    _, deep = fitted_on(tiny, depth=13)
+    assert any("end at rank 12, before the 13 of `depth`" in one for one in deep.warnings)
+
+
+def test_training_queries_are_no_calibration_set():
+    with pytest.raises(ValueError, match="split"):
+        registry()["calibrate"].params.model_validate({"split": "train"})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -10,12 +11,15 @@ from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from pipeline.artifacts.checkpoints import StoreCheckpoints
-from pipeline.artifacts.kinds import TRAINING_LISTS
+from pipeline.artifacts.kinds import TOKENS, TRAINING_LISTS
+from pipeline.models.base import BaseModelError
+from pipeline.models.base_folder import ScratchSizes, write_scratch
 from pipeline.models.cross_encoder import Ranker
 from pipeline.models.joined_pairs import JoinedPairs
-from pipeline.stages import registry, tables
+from pipeline.stages import exports, registry, tables
+from pipeline.text.template import InputTemplate
 from pipeline.training.joint import JointLoss
-from tests.benches import SHORT, contents
+from tests.benches import LENGTHS, SCRATCH, SHORT, contents
 
 RETRIEVER = {"encoder": {"shared": False}, **SHORT}
 
@@ -75,6 +79,58 @@ def test_the_exported_retriever_gives_our_vectors_in_sentence_transformers(tiny,
     )
 
 
+@pytest.mark.parametrize(
+    ("titles", "row"),
+    [
+        ({"missing_title": "-"}, 'part of passages, a missing one is "-"'),
+        ({"missing_title": ""}, 'part of passages, a missing one is ""'),
+        ({"title": False}, "left out: a passage is its text alone"),
+    ],
+)
+def test_the_cards_tell_how_passages_were_tokenised(tiny, bench, titles, row):
+    """The lines of the card give the vectors that the pipeline has."""
+    params = {**LENGTHS, **titles}
+    tokens = bench.run("tokenize", params, dataset=tiny.dataset, base=tiny.base)
+    wired = {"base": tiny.base, "tokens": tokens}
+    retriever = bench.run("initial_retriever", {}, **wired)
+    given = {"retriever": retriever, "tokens": tokens, "dataset": tiny.dataset}
+    exact = {"dtype": "float32", "precision": "float32"}
+    vectors = tables.vectors(bench.run("encode", exact, **given).read("passages"))
+    card = card_of(retriever)
+    assert f"| titles | {row} |" in card
+    titled = titles.get("title", True)
+    assert ('("a title", "the text of a passage")' in card) == titled
+    passages = tiny.dataset.read("passages").to_pylist()
+    missing = titles.get("missing_title")
+    inputs = [(p["title"] or missing, p["text"]) if titled else p["text"] for p in passages]
+    model = SentenceTransformer(str(retriever.folder("model")), device="cpu")
+    np.testing.assert_allclose(model.encode_document(inputs), vectors, atol=1e-5)
+    ranker = bench.run("train_ranker", SHORT, **wired, lists=tiny.lists)
+    assert f"| titles | {row.split(',')[0]} |" in card_of(ranker)
+    assert ('"a title the text of a passage"' in card_of(ranker)) == titled
+
+
+def card_of(artifact) -> str:
+    return (artifact.folder("model") / "README.md").read_text()
+
+
+def test_the_cards_tell_where_hugging_face_cuts_otherwise(tiny, bench):
+    """Only an odd room has an odd token, and only two sequences share a room."""
+    for lengths, retrievers, rankers in (
+        ({"passage_max_len": 16, "pair_max_len": 23}, "odd one of the 13", None),
+        ({"passage_max_len": 17, "pair_max_len": 24}, None, "odd one of the 21"),
+        ({"passage_max_len": 16, "pair_max_len": 23, "title": False}, None, None),
+    ):
+        params = {**LENGTHS, **lengths}
+        tokens = bench.run("tokenize", params, dataset=tiny.dataset, base=tiny.base)
+        wired = {"base": tiny.base, "tokens": tokens}
+        retriever = bench.run("initial_retriever", {}, **wired)
+        ranker = bench.run("train_ranker", SHORT, **wired, lists=tiny.lists)
+        for artifact, told in ((retriever, retrievers), (ranker, rankers)):
+            assert ("## Limits" in card_of(artifact)) == (told is not None)
+            assert told is None or told in card_of(artifact)
+
+
 @pytest.mark.parametrize("head", ["pooled_two_class", "cls_logit"])
 def test_the_exported_ranker_gives_our_probabilities_in_sentence_transformers(tiny, head):
     given = {"base": tiny.base, "tokens": tiny.tokens, "lists": tiny.lists}
@@ -117,6 +173,85 @@ def test_a_ranker_over_joined_inputs_scores_alike_in_sentence_transformers(tiny)
     found = model.predict(pairs, activation_fn=torch.nn.Identity())
     assert np.ptp(logits) > 0.1
     np.testing.assert_allclose(found, logits, atol=1e-4)
+
+
+# What a model can read ------------------------------------------------------------------------
+
+
+STAGES = {
+    "initial_retriever": {},
+    "train_retriever": RETRIEVER,
+    "train_ranker": SHORT,
+    "train_joint": {**SHORT, "num_negatives": 2},
+}
+
+
+def wiring(tiny, stage, base, tokens):
+    """The inputs of a stage that starts from one model."""
+    if stage == "initial_retriever":
+        return {"base": base, "tokens": tokens}
+    if stage == "train_ranker":
+        return {"base": base, "tokens": tokens, "lists": tiny.lists}
+    if stage == "train_joint":
+        return {**tiny.joining, "tokens": tokens}
+    return training(tiny, base=base, tokens=tokens)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_model_is_not_trained_on_tokens_of_another_tokenizer(tiny, bench, stage):
+    words = bench.dataset(["one two three four five six seven"] * 9, ["train"], [(0, 0)])
+    other = bench.run("base_model", SCRATCH, dataset=words)
+    tokens = bench.run("tokenize", LENGTHS, dataset=tiny.dataset, base=other)
+    start = tiny.retriever if stage == "train_joint" else tiny.base
+    message = rf"the {start.kind_name} {start} has another tokenizer .* the Tokens {tokens}: .*Wire"
+    with pytest.raises(BaseModelError, match=message):
+        bench.run(stage, STAGES[stage], **wiring(tiny, stage, tiny.base, tokens))
+
+
+def test_tokens_without_the_tokenizers_digest_are_taken_as_they_are(tiny, bench):
+    template = tiny.tokens.document("template.json")
+    assert len(template.pop("tokenizer_digest")) == 64
+    old = bench.given(TOKENS, documents={"template.json": template})
+    other = bench.run("base_model", {**SCRATCH, "replicate": 3}, dataset=tiny.dataset)
+    for start in (tiny.base, tiny.retriever, tiny.ranker, other):
+        exports.check_retriever(start, old)
+    assert InputTemplate.model_validate(template).tokenizer_digest is None
+
+
+def like(tiny, bench, folder, **sizes):
+    """A base model with the tiny one's tokenizer and other sizes."""
+    shutil.copytree(tiny.base.folder("model"), folder)
+    shape = {**SCRATCH["scratch"], "vocab_size": 150, **sizes}
+    write_scratch(folder, ScratchSizes(**shape), seed=4)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": 40}))
+    return bench.run("base_model", {"model": str(folder)}, sources=[{"sha256": str(folder)}])
+
+
+def test_a_larger_model_with_the_same_vocabulary_reads_the_same_tokens(tiny, bench, tmp_path):
+    large = like(tiny, bench, tmp_path / "large", hidden_size=48)
+    wired = wiring(tiny, "train_ranker", large, tiny.tokens)
+    ranker = bench.run("train_ranker", SHORT, **wired)
+    bench.run("train_ranker", {**SHORT, "fresh_head": True}, **{**wired, "base": ranker})
+
+
+def test_a_model_without_the_rows_or_positions_for_the_tokens_is_not_trained(tiny, bench, tmp_path):
+    few = like(tiny, bench, tmp_path / "few", vocab_size=60)
+    short = like(tiny, bench, tmp_path / "short", max_position_embeddings=20)
+    for stage in ("initial_retriever", "train_retriever", "train_ranker"):
+        with pytest.raises(BaseModelError, match=f"{tiny.tokens}: .* embedding table has 60 rows"):
+            bench.run(stage, STAGES[stage], **wiring(tiny, stage, few, tiny.tokens))
+    # 20 positions hold the retriever's inputs, and the ranker's where it reads those.
+    retriever = bench.run("initial_retriever", {"shared": True}, base=short, tokens=tiny.tokens)
+    wired = wiring(tiny, "train_ranker", retriever, tiny.tokens)
+    with pytest.raises(
+        BaseModelError, match="at most 20 tokens, fewer than pair_max_len 24: lower"
+    ):
+        bench.run("train_ranker", SHORT, **wired)
+    bench.run("train_ranker", {**SHORT, "head": "interaction"}, **wired)
+
+
+# Going on ------------------------------------------------------------------------------------
 
 
 def interrupted(monkeypatch, after: int):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from pipeline.text.sentencepiece_model import save_as_fast_tokenizer, train_sentencepiece
 from pipeline.text.statistics import Truncation, passage_truncation, query_truncation
 from pipeline.text.template import InputTemplate, Tokenization
 from pipeline.text.tokenizer import (
@@ -16,7 +17,9 @@ from pipeline.text.tokenizer import (
     load_tokenizer,
     tokenize_passages,
     tokenize_queries,
+    tokenizer_digest,
 )
+from tests.text.conftest import FAMILIES, SENTENCES, save_bert, save_ernie
 
 TEXTS = ["the quick fox", "", "a retriever  finds passages for a query", "[SEP] 你好 </s>"]
 
@@ -83,6 +86,50 @@ def test_content_hash_ignores_form_and_keeps_content() -> None:
 def test_template_survives_json(tokenizer_folder: Path) -> None:
     template = input_template(load_tokenizer(tokenizer_folder), Tokenization(missing_title=""))
     assert InputTemplate.model_validate_json(template.model_dump_json()) == template
+
+
+def digest_of(folder: Path) -> str:
+    return tokenizer_digest(load_tokenizer(folder))
+
+
+def changed(folder: Path, file: str, **changes: object) -> None:
+    path = folder / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_equal_vocabularies_and_rules_have_equal_digests(tmp_path: Path) -> None:
+    """As two sizes of one model have them: other files, other settings, the same ids."""
+    save_bert(tmp_path / "base")
+    save_ernie(tmp_path / "vocabulary")
+    ids = load_tokenizer(tmp_path / "base").get_vocab()
+    words = sorted(ids, key=lambda word: ids[word])
+    (tmp_path / "vocabulary" / "vocab.txt").write_text("\n".join(words) + "\n")
+    assert digest_of(tmp_path / "vocabulary") == digest_of(tmp_path / "base")
+    wanted = digest_of(tmp_path / "base")
+    changed(tmp_path / "base", "tokenizer.json", truncation=None, padding=None, decoder=None)
+    changed(tmp_path / "base", "tokenizer_config.json", model_max_length=512, name="large")
+    assert digest_of(tmp_path / "base") == wanted
+    load_tokenizer(tmp_path / "vocabulary").save_pretrained(tmp_path / "written")
+    assert digest_of(tmp_path / "written") == wanted
+
+
+def test_other_ids_have_other_digests(tmp_path: Path) -> None:
+    digests = set()
+    for name, save in FAMILIES.items():
+        save(tmp_path / name)
+        digests.add(digest_of(tmp_path / name))
+    vocabulary = tmp_path / "ernie" / "vocab.txt"
+    words = vocabulary.read_text().split()
+    vocabulary.write_text("\n".join([*words[:-2], words[-1], words[-2]]))
+    digests.add(digest_of(tmp_path / "ernie"))
+    normalizer = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
+    normalizer |= {"strip_accents": None, "lowercase": False}
+    changed(tmp_path / "bert", "tokenizer.json", normalizer=normalizer)
+    digests.add(digest_of(tmp_path / "bert"))
+    for size in (50, 60):
+        save_as_fast_tokenizer(train_sentencepiece(SENTENCES * 9, size), tmp_path / str(size))
+        digests.add(digest_of(tmp_path / str(size)))
+    assert len(digests) == len(FAMILIES) + 4
 
 
 def test_lengths_without_room_for_text_are_refused(bert_folder: Path) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pipeline.text.truncation import longest_first
 
@@ -30,3 +32,20 @@ def test_lengths_cut_to_the_room_lead_to_the_same_result() -> None:
         full = longest_first(lengths[:, 0], lengths[:, 1], room)
         cut = longest_first(*np.minimum(lengths, room).T, room)
         np.testing.assert_array_equal(full, cut)
+
+
+@pytest.mark.parametrize("room", [2, 3, 7, 12, 13])
+def test_hugging_face_gives_the_odd_token_to_the_second_sequence(room: int) -> None:
+    """One token goes elsewhere where the room is odd and both sequences are cut to share it."""
+    theirs = Tokenizer(models.WordLevel({"w": 0}, unk_token="w"))
+    theirs.pre_tokenizer = pre_tokenizers.Whitespace()
+    theirs.enable_truncation(room, strategy="longest_first")
+    for first, second in itertools.product(range(1, 20), repeat=2):
+        encoding = theirs.encode("w " * first, "w " * second)
+        found = tuple(encoding.sequence_ids.count(sequence) for sequence in (0, 1))
+        ours = tuple(int(kept) for kept in longest_first(first, second, room))
+        if room % 2 and second >= first > room // 2:
+            assert ours == (room // 2 + 1, room // 2)
+            assert found == (room // 2, room // 2 + 1)
+        else:
+            assert ours == found

@@ -1,0 +1,175 @@
+"""What the parameters of the stages refuse before anything runs, with file and nearest name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.dag.commands import Options, execute
+from pipeline.dag.specification import read_pipeline
+from pipeline.dag.yaml_nodes import SpecificationError
+from pipeline.stages import registry
+
+DEFAULT = Path(__file__).parents[2] / "pipeline.yaml"
+RECIPE = DEFAULT.parent / "recipes" / "openqa_fraction.yaml"
+
+
+def refused(*settings: str, file: Path = DEFAULT) -> list[str]:
+    """The mistakes that these settings make of a file."""
+    with pytest.raises(SpecificationError) as caught:
+        read_pipeline(file, registry(), [f"stages.{setting}" for setting in settings])
+    return [str(problem) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("vectors_0.params.splits=[tran]", "'splits.0'"),
+        ("scored_0.params.splits=[tran]", "'splits.0'"),
+        ("lists_0.params.split=tran", "'split'"),
+        ("lists_1.params.split=tran", "'split'"),
+        ("candidates_0.params.depths={tran: 5}", "'depths'"),
+        ("bm25.params.remove_positives=[dev, tran]", "'remove_positives.1'"),
+        ("evaluation.params.splits=[tran]", "'splits.0'"),
+    ],
+)
+def test_splits_have_names(setting, message):
+    (line,) = refused(setting)
+    assert line.startswith(f"--set stages.{setting}: stage ")
+    assert message in line and "got \"tran\" (did you mean 'train'?)" in line
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "calibration.params.split=validtion",
+        "base_run.params.depths={dev: -5}",
+        "base_run.params.depths={}",
+        "bm25.params.depths={}",
+        "evaluation.params.splits=[]",
+        "evaluation.params.answer_depths=[0]",
+        "retriever_0.params.max_steps=-5",
+        "retriever_0.params.learning_rate=5",
+        "retriever_0.params.max_grad_norm=.inf",
+        "retriever_0.params.num_train_epochs=.nan",
+        "retriever_0.params.replicate=-1",
+        "ranker.params.adversarial=-1",
+        "base.params.scratch.hidden_size=-4",
+        "base.params.scratch.num_hidden_layers=0",
+        "base.params.model=''",
+        "data.params.source={format: trec, path: x, corpus: y, topics: {}, run_depth: 0}",
+        "data.params.source={format: pydocs, dev_share: .nan}",
+    ],
+)
+def test_values_have_bounds(setting):
+    (line,) = refused(setting)
+    assert line.startswith(f"--set stages.{setting}: stage ")
+
+
+def test_all_wrong_values_of_a_mapping_are_told():
+    found = refused("candidates_0.params.depths={tran: x, dev: 0}")
+    assert len(found) == 3 and "'depths.dev'" in "".join(found)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("base.params.model=scratch", "wire `dataset`"),
+        ("base.inputs.dataset=data", "input 'dataset' is wired and never read"),
+        ("lists_0.params.source=top", "source 'top' draws from candidates: wire `candidates`"),
+        ("ranker_lists.params.source=corpus", "input 'candidates' is wired and never read"),
+        ("ranker_lists.params.num_negatives=0", "input 'candidates' is wired and never read"),
+        ("lists_2.params.negative_below=0.95", "negative_below 0.95 lies above positive_above"),
+        ("retriever_0.resources.workers=3", "3 workers cannot share a global batch of 64 rows"),
+    ],
+)
+def test_what_does_not_fit_together(setting, message):
+    (line,) = refused(setting)
+    assert line.startswith(f"{DEFAULT}:") and message in line
+
+
+def test_sizes_of_a_base_from_scratch_go_together():
+    sizes = "{model: scratch, scratch: {num_attention_heads: 3}}"
+    (line,) = refused("base.inputs.dataset=data", f"base.params={sizes}")
+    assert "num_attention_heads 3 does not divide hidden_size 256" in line
+
+
+def test_the_passage_centric_loss_needs_hard_negatives():
+    weight, none = "passage_centric_weight=0.1", "num_negatives=0"
+    (line,) = refused(f"retriever_0.params.{weight}", f"retriever_0.params.{none}")
+    assert "passage_centric_weight needs hard negatives" in line
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ("{denoised: 0}", "input 'calibration' is wired and never read"),
+        ("{undenoised: 0, denoised: 0}", "there would be no lists"),
+        ("{negative_below: 0.8, positive_above: 0.5}", "negative_below 0.8 lies above"),
+    ],
+)
+def test_hybrid_lists_that_cannot_be(params, message):
+    stage = "{uses: hybrid, inputs: {dataset: data, tokens: tokens, candidates: scored_0, "
+    stage += f"calibration: calibration}}, params: {params}}}"
+    assert message in "".join(refused(f"lists_0={stage}"))
+
+
+def test_a_group_of_in_batch_negatives_stays_with_a_worker():
+    found = refused("retriever_dpr_13.resources.workers=2", file=RECIPE)
+    assert "evenly in whole groups of 64" in found[0]
+    found = refused("retriever_dpr_13.params.in_batch_group_size=48", file=RECIPE)
+    assert "global_batch_size 64 is no multiple of in_batch_group_size 48" in found[0]
+
+
+def test_runs_are_not_counted_while_their_names_are_wrong():
+    (line,) = refused(
+        "evaluation.inputs.runs=[bm25, base_rn, candidates_0, candidates_1, reranked]"
+    )
+    assert "no stage is called 'base_rn' (did you mean 'base_run'?)" in line
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{format: bier, path: x}", "'source': unknown format 'bier' (did you mean 'beir'?)"),
+        ("bier", "'source': unknown format 'bier' (did you mean 'beir'?)"),
+        ("{path: x}", "'source.format' is required (known: parquet, beir,"),
+        ("{format: squad}", "'source.path' is required"),
+        ("{format: squad, path: x, exampels: {}}", "'source.exampels' (did you mean 'examples'?)"),
+        ("{format: squad, path: x, examples: {dev: [a, 3]}}", "'source.examples.dev.1': input"),
+        ("{format: squad, path: x, examples: {dve: a}}", "got \"dve\" (did you mean 'dev'?)"),
+    ],
+)
+def test_sources_are_told_apart_by_format(source, message):
+    (line,) = refused(f"data.params.source={source}")
+    assert message in line
+
+
+def test_a_format_is_wrong_where_it_stands(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("stages:\n  data:\n    uses: ingest\n    params: {source: {format: bier}}\n")
+    (line,) = refused("data.resources.workers=0", file=file)
+    assert line.startswith(f"{file}:4:31: ")
+
+
+@pytest.mark.parametrize("model", ["./nofolder", "/no/folder", "one/two/three"])
+def test_a_model_folder_that_does_not_exist(tmp_path, monkeypatch, capsys, model):
+    monkeypatch.chdir(tmp_path)
+    settings = (f"stages.base.params.model={model}",)
+    assert execute(Options(verb="plan", file=str(DEFAULT), settings=settings), registry()) == 0
+    assert f"{model} does not exist" in capsys.readouterr().out
+
+
+def test_a_recipe_that_changes_a_stages_type_is_where_its_inputs_lack(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        f"extends: {DEFAULT}\n\nstages:\n"
+        "  lists_0: {uses: denoise}\n"
+        "  base_run: {inputs: {dataset: null}}\n"
+        "  ranker_lists: {params: {source: corpus}}\n"
+        "  evaluation: {params: {compared: RR@11}}\n"
+    )
+    found = refused("tokens.resources.workers=0", file=file)
+    lines = sorted({int(line.removeprefix(f"{file}:").partition(":")[0]) for line in found})
+    assert lines == [4, 5, 6, 7]
