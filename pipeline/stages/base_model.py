@@ -52,7 +52,7 @@ class Scratch(Params):
     intermediate_size: int = Field(default=1024, ge=1)
     max_position_embeddings: int = Field(default=512, ge=3)
     lowercase: bool = True
-    character_coverage: float = Field(default=0.9995, gt=0, le=1)
+    character_coverage: float = Field(default=0.9995, ge=0.98, le=1)
 
 
 class BaseModelParams(Params):

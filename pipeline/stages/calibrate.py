@@ -55,8 +55,9 @@ def calibrate(
     import numpy as np
 
     from pipeline.methods import calibration
-    from pipeline.stages import cautions
+    from pipeline.stages import cautions, exports
 
+    exports.check_ranker(inputs["ranker"], inputs["tokens"])
     found = _candidates(inputs, params)
     pairs, labels, dropped = _draw(found, inputs, params, context.seed)
     logits, device = _score(pairs, inputs, params, writer, context)

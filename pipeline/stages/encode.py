@@ -122,8 +122,9 @@ def encode(
 ) -> Outcome:
     """Encode all passages and the queries of the given splits, shard by shard."""
     from pipeline.distributed.shards import run_shards
-    from pipeline.stages import tables
+    from pipeline.stages import exports, tables
 
+    exports.check_retriever(inputs["retriever"], inputs["tokens"])
     tasks = _tasks(inputs, params)
     rows = sum(len(task.rows) for task in tasks)
     todo = [task for task in tasks if task.index not in writer.shards(task.table).done()]

@@ -32,12 +32,19 @@ def check_retriever(start: Artifact, tokens: Artifact) -> None:
     _check(start, tokens, APART)
 
 
-def check_ranker(start: Artifact, tokens: Artifact, config: CrossEncoderConfig) -> None:
+def check_ranker(
+    start: Artifact, tokens: Artifact, config: CrossEncoderConfig | None = None
+) -> None:
     """Check that a ranker with this head that starts from a model can read tokens.
+
+    Without `config` the model is a ranker and has its own head.
 
     Raises:
         BaseModelError: they are another tokenizer's, or more or longer than the model can look up.
     """
+    from pipeline.models.cross_encoder import Ranker
+
+    config = config or Ranker.read(start.folder("model")).config
     _check(start, tokens, APART if config.pair_layout == "joined" else PAIRED)
 
 

@@ -79,8 +79,9 @@ def score(inputs: Inputs, params: ScoreParams, writer: ArtifactWriter, context: 
     import numpy as np
 
     from pipeline.distributed.shards import run_shards
-    from pipeline.stages import tables
+    from pipeline.stages import exports, tables
 
+    exports.check_ranker(inputs["ranker"], inputs["tokens"])
     dataset, candidates = inputs["dataset"], inputs["candidates"]
     queries = (
         tables.queries_of(dataset, params.splits)

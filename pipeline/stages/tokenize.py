@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from pipeline.artifacts.kinds import BASE_MODEL, DATASET, TOKENS
 from pipeline.dag.contract import Context, Inputs, Outcome, Params, Progress, stage
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from pipeline.text.template import InputTemplate
 
 
+def _switched(value: Any) -> Any:
+    """`on` and `off` are plain words in YAML 1.2, and the usual ones here."""
+    return {"on": True, "off": False}.get(value, value) if isinstance(value, str) else value
+
+
 class TokenizeParams(Params):
     """Lengths in tokens, special tokens included, and how titles are used.
 
@@ -26,14 +31,14 @@ class TokenizeParams(Params):
         passage_max_len: of a passage with its title (the paper: 128).
         pair_max_len: of a query with a passage, for the ranker (the paper: 160); its head
             `interaction` reads both inputs in their own lengths instead.
-        title: whether the title is part of a passage.
+        title: whether the title is part of a passage: `on` or `off`.
         missing_title: what stands for a missing title (the released code: `-`).
     """
 
     query_max_len: int = Field(default=32, ge=3)
     passage_max_len: int = Field(default=128, ge=3)
     pair_max_len: int = Field(default=160, ge=3)
-    title: bool = True
+    title: Annotated[bool, BeforeValidator(_switched)] = True
     missing_title: Literal["-", ""] = "-"
 
 

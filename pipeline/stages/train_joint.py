@@ -160,13 +160,11 @@ def train_joint(
     inputs: Inputs, params: TrainJointParams, writer: ArtifactWriter, context: Context
 ) -> Outcome:
     """Train a retriever and a ranker together: the retriever learns the ranker's distribution."""
-    from pipeline.models.cross_encoder import Ranker
     from pipeline.stages import exports
     from pipeline.training.rows import TrainingRows
 
     exports.check_retriever(inputs["retriever"], inputs["tokens"])
-    head = Ranker.read(inputs["ranker"].folder("model")).config
-    exports.check_ranker(inputs["ranker"], inputs["tokens"], head)
+    exports.check_ranker(inputs["ranker"], inputs["tokens"])
     lists = read_lists(inputs)
     rows = TrainingRows.from_lists(lists, params.num_negatives)
     models = ("retriever",) if params.teacher == "static" else ("retriever", "ranker")

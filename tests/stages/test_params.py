@@ -173,3 +173,11 @@ def test_a_recipe_that_changes_a_stages_type_is_where_its_inputs_lack(tmp_path):
     found = refused("tokens.resources.workers=0", file=file)
     lines = sorted({int(line.removeprefix(f"{file}:").partition(":")[0]) for line in found})
     assert lines == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(("written", "meant"), [("on", True), ("off", False), ("false", False)])
+def test_titles_are_on_or_off(written, meant):
+    settings = [f"stages.tokens.params.title={written}"]
+    assert read_pipeline(DEFAULT, registry(), settings)["tokens"].params.title is meant
+    (line,) = refused("tokens.params.title=of")
+    assert "should be a valid boolean" in line

@@ -19,7 +19,7 @@ from pipeline.models.joined_pairs import JoinedPairs
 from pipeline.stages import exports, registry, tables
 from pipeline.text.template import InputTemplate
 from pipeline.training.joint import JointLoss
-from tests.benches import LENGTHS, SCRATCH, SHORT, contents
+from tests.benches import EXACT, LENGTHS, SCRATCH, SHORT, contents
 
 RETRIEVER = {"encoder": {"shared": False}, **SHORT}
 
@@ -206,6 +206,17 @@ def test_a_model_is_not_trained_on_tokens_of_another_tokenizer(tiny, bench, stag
     message = rf"the {start.kind_name} {start} has another tokenizer .* the Tokens {tokens}: .*Wire"
     with pytest.raises(BaseModelError, match=message):
         bench.run(stage, STAGES[stage], **wiring(tiny, stage, tiny.base, tokens))
+
+
+@pytest.mark.parametrize("stage", ["encode", "score", "calibrate"])
+def test_a_model_does_not_read_tokens_of_another_tokenizer(tiny, bench, stage):
+    words = bench.dataset(["one two three four five six seven"] * 9, ["train"], [(0, 0)])
+    other = bench.run("base_model", SCRATCH, dataset=words)
+    tokens = bench.run("tokenize", LENGTHS, dataset=tiny.dataset, base=other)
+    encoding = {"retriever": tiny.retriever, "dataset": tiny.dataset}
+    wired = encoding if stage == "encode" else tiny.scoring
+    with pytest.raises(BaseModelError, match="has another tokenizer"):
+        bench.run(stage, EXACT, **{**wired, "tokens": tokens})
 
 
 def test_tokens_without_the_tokenizers_digest_are_taken_as_they_are(tiny, bench):
