@@ -96,10 +96,11 @@ def connect() -> None:
 def _authenticate() -> None:
     """A token of its own for a cluster that this process starts, unless one was given.
 
-    Ray would keep one in the home directory, readable by every user of the machine.
+    Ray turns authentication on by itself, and would keep the token in the home directory, readable
+    by every user of the machine. The mode is left to it: once imported, it does not look again.
     """
     if not any(name in os.environ for name in _AUTHENTICATION):
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def is_lost() -> bool:

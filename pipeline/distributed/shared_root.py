@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.store import Store
@@ -78,10 +80,14 @@ def prove_shared_root(store: Store) -> None:
     Raises:
         UnsharedRoot: some nodes do not see the root; they are named.
     """
-    if is_given():
-        connect()
-        with shared_root(store):
-            pass
+    if not is_given():
+        return
+    here = Path.cwd()
+    connect()
+    with shared_root(store):
+        # Nodes that share a machine unpack a job's working directory over each other: where this
+        # process stood may be gone, and another folder be in its place.
+        os.chdir(here)
 
 
 @contextmanager
