@@ -12,7 +12,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pipeline.dag.repeat import Unrolled, unroll
+from pipeline.dag.repeat import MergeStages, Unrolled, unroll
 from pipeline.dag.yaml_nodes import (
     Mapping,
     Node,
@@ -146,15 +146,7 @@ def _merge_groups(base: Mapping, over: Mapping, problems: list[Problem]) -> Mapp
 
 
 def _merge_variants(base: Mapping, over: Mapping, problems: list[Problem]) -> Mapping:
-    for name, at, node in over:
-        old = base.entries.get(name)
-        if _is_null(node):
-            base = _removed(base, name, at, "variant", problems)
-            continue
-        if isinstance(old, Mapping) and isinstance(node, Mapping):
-            node = merge_stages(old, node, problems)
-        base = _put(base, name, node, at)
-    return base
+    return _merge_named(base, over, "variant", merge_stages, problems)
 
 
 def merge_stages(base: Mapping, over: Mapping, problems: list[Problem]) -> Mapping:
@@ -163,13 +155,20 @@ def merge_stages(base: Mapping, over: Mapping, problems: list[Problem]) -> Mappi
     A stage that both have stands where `over` changes it: what is wrong with it as a whole came
     about there.
     """
+    return _merge_named(base, over, "stage", _merge_stage, problems)
+
+
+def _merge_named(
+    base: Mapping, over: Mapping, what: str, merge: MergeStages, problems: list[Problem]
+) -> Mapping:
+    """`base` with what `over` names merged in by `merge`; null removes."""
     for name, at, node in over:
         old = base.entries.get(name)
         if _is_null(node):
-            base = _removed(base, name, at, "stage", problems)
+            base = _removed(base, name, at, what, problems)
             continue
         if isinstance(old, Mapping) and isinstance(node, Mapping):
-            node = _merge_stage(old, node, problems)
+            node = merge(old, node, problems)
         base = _put(base, name, node, at)
     return base
 

@@ -23,6 +23,8 @@ from pipeline.sources.records import LabelledSplit
 if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
     from pipeline.artifacts.writer import ArtifactWriter
+    from pipeline.methods.lists import PassageLists
+    from pipeline.methods.negatives import Negatives
 
 
 class SampleParams(Params):
@@ -73,10 +75,6 @@ def sample(
     inputs: Inputs, params: SampleParams, writer: ArtifactWriter, context: Context
 ) -> Outcome:
     """Give each labelled query its positives and drawn negatives."""
-    import numpy as np
-
-    from pipeline.methods import negatives, samplers
-    from pipeline.methods.lists import PassageLists
     from pipeline.stages import cautions, tables
 
     dataset = inputs["dataset"]
@@ -84,53 +82,86 @@ def sample(
     positives = tables.positives_of(dataset).lists().of(queries)
     labelled = positives.lengths > 0
     positives = positives.take(labelled)
-    wanted = (
-        positives.lengths * params.num_negatives
-        if params.per == "positive"
-        else np.full(len(positives), params.num_negatives)
-    )
-    seed = context.seed + params.replicate
-    known = tables.never_negative(dataset, inputs["tokens"])
-    dropped = {"no positive": int((~labelled).sum())}
-    counts: dict[str, int] = {}
-    warnings: list[str] = []
-    if params.source == "none" or params.num_negatives == 0:
-        drawn = PassageLists.from_rows(positives.query_indices, [[]] * len(positives))
-    elif params.source == "corpus":
-        most = samplers.corpus(
-            positives.query_indices, int(wanted.max()), dataset.rows("passages"), known, seed
-        )
-        drawn = most.keep(samplers.top(most, np.ones(len(most.passage_indices), bool), wanted))
-    else:
-        if params.source == "given":
-            given = tables.given_negatives(dataset).of(positives.query_indices)
-        else:
-            given = tables.Candidates.read(_candidates(inputs, params)).lists
-            given = given.of(positives.query_indices)
-            warnings = cautions.on_short_lists(given, params.depth, "depth")
-        found = (
-            negatives.denoised_negatives(
-                given, None, known, wanted, depth=params.depth, fill_depth=params.depth, seed=seed
-            )
-            if params.source == "top"
-            else negatives.ranker_negatives(given, known, wanted, depth=params.depth, seed=seed)
-        )
-        drawn, counts = found.lists, dict(found.counts)
-        dropped |= dict(found.dropped)
+    given = _given(inputs, params, positives)
+    found = _draw(inputs, params, positives, given, context.seed + params.replicate)
+    drawn = found.lists
     positives = positives.of(drawn.query_indices)
     writer.write_table("lists", tables.training_lists(positives, drawn))
+    dropped = {"no positive": int((~labelled).sum()), **found.dropped}
+    warnings: list[str] = []
+    if given is not None and params.source != "given":
+        warnings = cautions.on_short_lists(given, params.depth, "depth")
     return Outcome(
         rows_in=len(queries),
         rows_out=len(positives),
         unit="queries",
         dropped={reason: count for reason, count in dropped.items() if count},
         counts={
-            **counts,
+            **found.counts,
             "positives": len(positives.passage_indices),
             "negatives": len(drawn.passage_indices),
         },
         warnings=warnings,
     )
+
+
+def _given(inputs: Inputs, params: SampleParams, positives: PassageLists) -> PassageLists | None:
+    """The lists to draw from, of the queries of `positives`; None without or from all passages."""
+    from pipeline.stages import tables
+
+    if params.source in ("none", "corpus") or params.num_negatives == 0:
+        return None
+    if params.source == "given":
+        lists = tables.given_negatives(inputs["dataset"])
+    else:
+        lists = tables.Candidates.read(_candidates(inputs, params)).lists
+    return lists.of(positives.query_indices)
+
+
+def _draw(
+    inputs: Inputs,
+    params: SampleParams,
+    positives: PassageLists,
+    given: PassageLists | None,
+    seed: int,
+) -> Negatives:
+    """Negatives of each query of `positives`, as the source says."""
+    import numpy as np
+
+    from pipeline.methods import negatives, samplers
+    from pipeline.methods.lists import PassageLists
+    from pipeline.stages import tables
+
+    queries = positives.query_indices
+    wanted = (
+        positives.lengths * params.num_negatives
+        if params.per == "positive"
+        else np.full(len(positives), params.num_negatives)
+    )
+    if params.source == "none" or params.num_negatives == 0:
+        return _unfilled(PassageLists.from_rows(queries, [[]] * len(queries)))
+    known = tables.never_negative(inputs["dataset"], inputs["tokens"])
+    if given is None:
+        most = samplers.corpus(
+            queries, int(wanted.max()), inputs["dataset"].rows("passages"), known, seed
+        )
+        kept = samplers.top(most, np.ones(len(most.passage_indices), bool), wanted)
+        return _unfilled(most.keep(kept))
+    depth = params.depth
+    if params.source == "top":
+        return negatives.denoised_negatives(
+            given, None, known, wanted, depth=depth, fill_depth=depth, seed=seed
+        )
+    return negatives.ranker_negatives(given, known, wanted, depth=depth, seed=seed)
+
+
+def _unfilled(drawn: PassageLists) -> Negatives:
+    """Draws that nothing was left out of, and that nothing had to fill up."""
+    import numpy as np
+
+    from pipeline.methods.negatives import Negatives
+
+    return Negatives(drawn, filled=np.zeros(len(drawn), np.int64), dropped={}, counts={})
 
 
 def _needs_candidates(source: str) -> str:

@@ -51,7 +51,7 @@ def test_a_dead_process_of_this_host_holds_nothing(tmp_path: Path) -> None:
               "heartbeat": time.time(), "every": 10, "token": "t"}  # fmt: skip
     store.write_bytes("lock", json.dumps(holder).encode())
     with Lock(store, "lock", "it"):
-        pass
+        assert store.read_json("lock")["token"] != "t"
 
 
 def test_checkpoints_fall_back_when_damaged(any_store: Store, tmp_path: Path) -> None:

@@ -475,18 +475,19 @@ def test_trec_records_with_bad_lines_are_left_out_whole(write, read):
     assert found.problems.counts == {"not UTF-8": 2, "judgement of an unknown passage": 1}
 
 
+def register(name: str, folder: Path) -> None:
+    """Make a set of `ir_datasets` of the files `d`, `q` and `r`."""
+    made = ir_datasets.create_dataset(
+        docs_tsv=str(folder / "d"), queries_tsv=str(folder / "q"), qrels_trec=str(folder / "r")
+    )
+    ir_datasets.registry.register(name, made)
+
+
 def test_ir_datasets_registered_id(write, read):
     folder = write({"d": "d1\tone\nd2\ttwo\n", "q": "1\task\n", "r": "1 0 d2 1\n"})
     name = "rocketqa-test-set"
     if name not in ir_datasets.registry:
-        ir_datasets.registry.register(
-            name,
-            ir_datasets.create_dataset(
-                docs_tsv=str(folder / "d"),
-                queries_tsv=str(folder / "q"),
-                qrels_trec=str(folder / "r"),
-            ),
-        )
+        register(name, folder)
     found = read(format="ir_datasets", splits={"dev": name})
     assert found.passages == {"d1": ("", "one"), "d2": ("", "two")}
     assert found.queries == {"1": ("ask", "dev")}
@@ -507,14 +508,7 @@ def test_ir_datasets_registered_id(write, read):
 def test_ir_datasets_that_cannot_be_read(write, read, name, files, message):
     folder = write({"d": "d1\tone\nd2\ttwo\n", "q": "1\task\n", "r": "1 0 d2 1\n", **files})
     name = f"rocketqa-broken-{name}-{folder.name}"
-    ir_datasets.registry.register(
-        name,
-        ir_datasets.create_dataset(
-            docs_tsv=str(folder / "d"),
-            queries_tsv=str(folder / "q"),
-            qrels_trec=str(folder / "r"),
-        ),
-    )
+    register(name, folder)
     with pytest.raises(DataError, match=f"{name}(:1)?{message}"):
         read(format="ir_datasets", splits={"dev": name})
 

@@ -243,7 +243,10 @@ def test_a_larger_model_with_the_same_vocabulary_reads_the_same_tokens(tiny, ben
     large = like(tiny, bench, tmp_path / "large", hidden_size=48)
     wired = wiring(tiny, "train_ranker", large, tiny.tokens)
     ranker = bench.run("train_ranker", SHORT, **wired)
-    bench.run("train_ranker", {**SHORT, "fresh_head": True}, **{**wired, "base": ranker})
+    again = bench.run("train_ranker", {**SHORT, "fresh_head": True}, **{**wired, "base": ranker})
+    for made in (ranker, again):
+        config = json.loads((made.folder("model") / "config.json").read_text())
+        assert config["hidden_size"] == 48
 
 
 def test_a_model_without_the_rows_or_positions_for_the_tokens_is_not_trained(tiny, bench, tmp_path):
