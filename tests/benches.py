@@ -14,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.artifacts.keys import digest
-from pipeline.artifacts.kinds import DATASET, Kind
+from pipeline.artifacts.kinds import DATASET, EMBEDDINGS, Kind
 from pipeline.artifacts.manifest import directory_of, read_manifest
 from pipeline.artifacts.reader import Artifact
 from pipeline.artifacts.store import Store
 from pipeline.artifacts.writer import ArtifactWriter
 from pipeline.dag.contract import Context, Inputs, Outcome, Resources
 from pipeline.stages import registry
+from pipeline.stages.tables import vector_column
 from tests.worlds import GeneratedWorld, Sizes, generate
 
 Given = Artifact | Sequence[Artifact]
@@ -165,6 +166,32 @@ class Bench:
 def pair_table(pairs: Sequence[tuple[int, int]]) -> pa.Table:
     both = np.asarray(pairs, np.int32).reshape(-1, 2)
     return pa.table({"query_index": both[:, 0], "passage_index": both[:, 1]})
+
+
+def embeddings(
+    bench: Bench,
+    queries: np.ndarray,
+    passages: np.ndarray,
+    passages_per_shard: int,
+    queries_per_shard: int,
+) -> Artifact:
+    """Vectors written straight into an artifact; products of integers are exact, ties plenty."""
+
+    def table(name: str, values: np.ndarray) -> pa.Table:
+        rows = pa.array(range(len(values)), pa.int32())
+        column = vector_column(values.astype(np.float16))
+        return pa.table({name: rows, "embedding": column})
+
+    shards = cut(table("query_index", queries), queries_per_shard)
+    info = [
+        {"first": part["query_index"][0].as_py(), "last": part["query_index"][-1].as_py()}
+        for part in shards
+    ]
+    found = {
+        "queries": shards,
+        "passages": cut(table("passage_index", passages), passages_per_shard),
+    }
+    return bench.given(EMBEDDINGS, found, info=info)
 
 
 def cut(table: pa.Table, rows: int) -> list[pa.Table]:

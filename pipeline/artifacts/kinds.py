@@ -129,6 +129,23 @@ TRAINING_LISTS = Kind(
     },
 )
 
+NEGATIVE_POOLS = Kind(
+    "NegativePools",
+    tables={
+        "pools": {
+            "query_index": "int32",
+            "positive": "int32",
+            "positive_score": "float32",
+            # How many candidates score above it, and one; 0 where its score is not known.
+            "positive_rank": "int32",
+            "passage_index": "list<int32>",
+            "score": "list<float32>",
+            "log_weight": "list<float32>",
+        }
+    },
+    documents=("pools.json",),
+)
+
 CALIBRATION = Kind("Calibration", documents=("calibration.json",))
 
 EVALUATION = Kind(

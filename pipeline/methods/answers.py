@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import regex
 
-from pipeline.methods.lists import PassageLists
+from pipeline.methods.lists import Mask, PassageLists
 
 _TOKEN = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
 # A control character, which no token can contain: sequences become substrings.
@@ -85,6 +85,26 @@ def first_matches(
         np.asarray(ranks, dtype=np.int64),
         len(ranking) - len(queries),
     )
+
+
+def matching(
+    lists: PassageLists,
+    answers: Sequence[Sequence[str]],
+    passage_text: Callable[[int], str],
+) -> Mask:
+    """Which entries of the lists contain an answer of their query (bool [N]); see `first_matches`.
+
+    Args:
+        lists: passages of Q queries.
+        answers: the answers of each list's query [Q]; a query without any matches nothing.
+        passage_text: text, without title, of a passage index.
+    """
+    sequence = lru_cache(maxsize=100_000)(lambda passage: _sequence(passage_text(passage)))
+    found: list[bool] = []
+    for (_, passages), accepted in zip(lists, answers, strict=True):
+        needles = _needles(accepted)
+        found += [_matches(sequence(passage), needles) for passage in passages.tolist()]
+    return np.array(found, dtype=np.bool_)
 
 
 def _sequence(text: str) -> str:

@@ -6,6 +6,7 @@ and `~`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,11 +25,64 @@ def above(values: Floats, threshold: float) -> Mask:
     return np.greater(values, threshold)
 
 
+def below_positive(scores: Floats, positive_scores: Floats, margin: float) -> Mask:
+    """Entries that score less than their positive by more than `margin` (NV-Retriever, MarginPos).
+
+    Args:
+        scores: [N].
+        positive_scores: the positive's score for every entry, [N].
+        margin: in the scores' unit.
+    """
+    found: Mask = np.less(scores, positive_scores - margin)
+    return found
+
+
+def below_share_of_positive(scores: Floats, positive_scores: Floats, share: float) -> Mask:
+    """Entries that score less than `share` of their positive (NV-Retriever, PercPos).
+
+    s_i < s+ - (1 - c) |s+|, which for a positive s+ is c s+; for a negative one c s+ would lie
+    above s+ and let harder candidates pass than the positive itself.
+
+    Args:
+        scores: [N].
+        positive_scores: the positive's score for every entry, [N].
+        share: c, 0.95 in the paper.
+    """
+    found: Mask = np.less(scores, positive_scores - (1 - share) * np.abs(positive_scores))
+    return found
+
+
+def within_angle(scores: Floats, positive_scores: Floats, degrees: float) -> Mask:
+    """Entries whose angle to the query differs from the positive's by at most so much (TriSampler).
+
+    |arccos s_i - arccos s+| <= degrees, for cosines; the paper has 60.
+    """
+    angles = [np.arccos(np.clip(cosines, -1, 1)) for cosines in (scores, positive_scores)]
+    found: Mask = np.less_equal(np.abs(angles[0] - angles[1]), np.deg2rad(degrees))
+    return found
+
+
 def window(lists: PassageLists, first: int, last: int | None) -> Mask:
     """Entries at ranks `first` to `last`, 1-based, both included; None is the list's end."""
     ranks = lists.ranks
     inside: Mask = ranks >= first
     return inside if last is None else inside & (ranks <= last)
+
+
+def applied(lists: PassageLists, masks: Mapping[str, Mask]) -> tuple[Mask, dict[str, int]]:
+    """Entries that pass all filters, and how many each dropped of what those before it had left.
+
+    Args:
+        lists: the candidates.
+        masks: by the filter's name, bool [N].
+    """
+    allowed = np.ones(len(lists.passage_indices), dtype=np.bool_)
+    dropped = {}
+    for name, mask in masks.items():
+        lists.entries(mask, name)
+        dropped[name] = int((allowed & ~mask).sum())
+        allowed &= mask
+    return allowed, dropped
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ class PassageLists:
     """For each of Q queries a list of passages, in rank order if they have one; N in all.
 
     Attributes:
-        query_indices: int32 [Q], every query once.
+        query_indices: int32 [Q], every query once (in pools: once for each of its positives).
         offsets: int64 [Q + 1]; row i holds entries `offsets[i]:offsets[i + 1]`.
         passage_indices: int32 [N].
     """
@@ -123,7 +123,7 @@ class PassageLists:
         return PassageLists.from_lengths(
             self.query_indices[chosen],
             self.lengths[chosen],
-            self.passage_indices[self._entries_of(chosen)],
+            self.passage_indices[self.entries_of(chosen)],
         )
 
     def of(self, query_indices: Integers) -> PassageLists:
@@ -137,7 +137,7 @@ class PassageLists:
         rows = order[np.minimum(place, len(self) - 1)]
         lengths = np.where(self.query_indices[rows] == query_indices, self.lengths[rows], 0)
         return PassageLists.from_lengths(
-            query_indices, lengths, self.passage_indices[self._entries_of(rows[lengths > 0])]
+            query_indices, lengths, self.passage_indices[self.entries_of(rows[lengths > 0])]
         )
 
     def ordered_by(self, scores: Floats) -> npt.NDArray[np.int64]:
@@ -156,7 +156,8 @@ class PassageLists:
         order = self.ordered_by(scores)
         return PassageLists(self.query_indices, self.offsets, self.passage_indices[order])
 
-    def _entries_of(self, rows: Integers) -> npt.NDArray[np.int64]:
+    def entries_of(self, rows: Integers) -> npt.NDArray[np.int64]:
+        """int64, the entry numbers of the given rows, row by row."""
         lengths = self.lengths[rows]
         shift = self.offsets[:-1][rows] - (np.cumsum(lengths) - lengths)
         entries: npt.NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(shift, lengths)

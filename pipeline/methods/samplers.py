@@ -39,7 +39,12 @@ def uniform(lists: PassageLists, allowed: Mask, n: int | Integers, seed: int) ->
 
 
 def weighted(
-    lists: PassageLists, allowed: Mask, n: int | Integers, seed: int, log_weights: Floats
+    lists: PassageLists,
+    allowed: Mask,
+    n: int | Integers,
+    seed: int,
+    log_weights: Floats,
+    streams: Integers | None = None,
 ) -> Mask:
     """Draw n allowed entries of each list, without replacement, by weights exp(log_weights).
 
@@ -51,11 +56,21 @@ def weighted(
         allowed: bool [N].
         n: one number for all lists, or int [Q]; a list with fewer allowed entries gives all.
         seed: another one for every fresh draw.
-        log_weights: float [N]; equal weights give `uniform`.
+        log_weights: float [N]; equal weights give `uniform`. Weight 0 (-inf) is never drawn.
+        streams: int [Q], what tells lists of one query apart, so that their draws are independent.
     """
     lists.entries(log_weights, "log_weights")
-    noise = -np.log(-np.log(random_units(seed, lists.queries, lists.passage_indices)))
-    return smallest(lists, allowed, n, -(log_weights + noise))
+    counters = [lists.queries, lists.passage_indices]
+    if streams is not None:
+        counters.insert(1, np.repeat(streams, lists.lengths))
+    noise = -np.log(-np.log(random_units(seed, *counters)))
+    possible = allowed & np.isfinite(log_weights)
+    return smallest(lists, possible, n, -(log_weights + noise))
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The seed of an epoch's draws: unlike for neighbouring seeds and epochs."""
+    return int(_random_bits(seed, epoch))
 
 
 def smallest(lists: PassageLists, allowed: Mask, n: int | Integers, keys: Floats) -> Mask:

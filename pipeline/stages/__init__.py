@@ -25,6 +25,7 @@ NAMES = (
     "denoise",
     "pseudo_label",
     "hybrid",
+    "pool",
     "train_joint",
     "joint_retriever",
     "joint_ranker",

@@ -16,6 +16,7 @@ from pipeline.dag.contract import Inputs
 from pipeline.methods.filters import KnownPairs
 from pipeline.methods.lists import PassageLists
 from pipeline.methods.metrics import Qrels
+from pipeline.methods.pools import Pools
 from pipeline.search.ranking import Excluded, TopK
 from pipeline.sources.records import Split
 from pipeline.text.store import TokenStore
@@ -165,15 +166,8 @@ class Candidates:
     @classmethod
     def read(cls, *artifacts: Artifact) -> Candidates:
         """All candidates of one artifact, or of several that share no query."""
-        found = cls.of_table(pa.concat_tables(each.read("candidates") for each in artifacts))
-        queries, counts = np.unique(found.lists.query_indices, return_counts=True)
-        if (counts > 1).any():
-            raise ValueError(
-                f"{(counts > 1).sum()} queries (query index {queries[counts > 1][0]} is the first) "
-                f"have candidates in more than one of {', '.join(map(str, artifacts))}: wire those "
-                "of each split once"
-            )
-        return found
+        refuse_repeated_queries(artifacts)
+        return cls.of_table(pa.concat_tables(each.read("candidates") for each in artifacts))
 
     def table(self) -> pa.Table:
         """The rows of an artifact's table."""
@@ -199,6 +193,18 @@ class Candidates:
     def _entries(self, lists: PassageLists, entries: npt.NDArray[np.bool_]) -> Candidates:
         ranker = None if self.ranker_scores is None else self.ranker_scores[entries]
         return Candidates(lists, self.scores[entries], ranker)
+
+
+def refuse_repeated_queries(candidates: Sequence[Artifact]) -> None:
+    """Raise ValueError where a query has candidates in more than one of the artifacts."""
+    found = pa.concat_tables(each.read("candidates", ["query_index"]) for each in candidates)
+    queries, counts = np.unique(found["query_index"].to_numpy(), return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(
+            f"{(counts > 1).sum()} queries (query index {queries[counts > 1][0]} is the first) "
+            f"have candidates in more than one of {', '.join(map(str, candidates))}: wire those "
+            "of each split once"
+        )
 
 
 def list_lengths(
@@ -296,6 +302,20 @@ def training_lists(positives: PassageLists, negatives: PassageLists) -> pa.Table
     )
 
 
+def pools_of(artifact: Artifact) -> Pools:
+    """All pools of a NegativePools artifact."""
+    table = artifact.read("pools", ["query_index", "positive", "passage_index", "log_weight"])
+    table = table.combine_chunks()
+    passages = _list_column(table, "passage_index")
+    return Pools(
+        PassageLists.from_lengths(
+            table["query_index"].to_numpy(), passages.value_lengths().to_numpy(), _values(passages)
+        ),
+        table["positive"].to_numpy(),
+        _values(_list_column(table, "log_weight")),
+    )
+
+
 def vectors(table: pa.Table) -> npt.NDArray[np.floating]:
     """The `embedding` column as [rows, width], in its stored format."""
     column = table["embedding"].combine_chunks()
@@ -319,6 +339,24 @@ def vector_blocks(shards: Sequence[Shard]) -> Iterator[tuple[int, npt.NDArray[np
     """(first passage index, vectors) of each shard, one in memory at a time."""
     for shard in shards:
         yield shard.first_row, vectors(shard.read(["embedding"]))
+
+
+def open_passage_vectors(embeddings: Artifact) -> npt.NDArray[np.floating]:
+    """The passages' vectors as one node-local memory map [passages, d], made on first use."""
+
+    def build(folder: Path) -> None:
+        flat = None
+        for first, block in vector_blocks(embeddings.shards("passages")):
+            if flat is None:
+                shape = (embeddings.rows("passages"), block.shape[1])
+                flat = np.lib.format.open_memmap(folder / "vectors.npy", "w+", block.dtype, shape)
+            flat[first : first + len(block)] = block
+        if flat is not None:
+            flat.flush()
+
+    folder = embeddings.derived("vectors", build)
+    vectors: npt.NDArray[np.floating] = np.load(folder / "vectors.npy", mmap_mode="r")
+    return vectors
 
 
 def query_vectors(

@@ -9,17 +9,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from pipeline.artifacts.kinds import JOINT_MODELS, RANKER, RETRIEVER, TOKENS, TRAINING_LISTS
+from pipeline.artifacts.kinds import (
+    JOINT_MODELS,
+    NEGATIVE_POOLS,
+    RANKER,
+    RETRIEVER,
+    TOKENS,
+    TRAINING_LISTS,
+)
 from pipeline.dag.contract import Context, Input, Inputs, Outcome, stage
 from pipeline.stages.train_params import TrainParams
-from pipeline.stages.training_run import read_lists, run_training
+from pipeline.stages.training_run import read_rows, run_training
 
 if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
     from pipeline.artifacts.writer import ArtifactWriter
     from pipeline.training.joint import JointLoss, JointObjective
     from pipeline.training.loop import TrainingPlan
-    from pipeline.training.rows import TrainingRows
+    from pipeline.training.rows import Rows
     from pipeline.training.world import World
 
 _PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -102,7 +109,7 @@ class _Prepared:
     retriever: Artifact
     ranker: Artifact
     tokens: Artifact
-    rows: TrainingRows
+    rows: Rows
     params: TrainJointParams
     plan: TrainingPlan
 
@@ -150,7 +157,7 @@ class _Prepared:
         "retriever": RETRIEVER,
         "ranker": RANKER,
         "tokens": TOKENS,
-        "lists": Input((TRAINING_LISTS,), many=True),
+        "lists": Input((TRAINING_LISTS, NEGATIVE_POOLS), many=True),
     },
     output=JOINT_MODELS,
     draws=True,
@@ -161,20 +168,19 @@ def train_joint(
 ) -> Outcome:
     """Train a retriever and a ranker together: the retriever learns the ranker's distribution."""
     from pipeline.stages import exports
-    from pipeline.training.rows import TrainingRows
 
     exports.check_retriever(inputs["retriever"], inputs["tokens"])
     exports.check_ranker(inputs["ranker"], inputs["tokens"])
-    lists = read_lists(inputs)
-    rows = TrainingRows.from_lists(lists, params.num_negatives)
     models = ("retriever",) if params.teacher == "static" else ("retriever", "ranker")
+    plan = params.plan(context.seed, *models)
+    rows, lists = read_rows(inputs, params.num_negatives, plan.seed)
     prepared = _Prepared(
         inputs["retriever"],
         inputs["ranker"],
         inputs["tokens"],
         rows,
         params,
-        params.plan(context.seed, *models),
+        plan,
     )
     shares = params.global_batch_size
-    return run_training(prepared, params.precision, lists, rows.dropped, shares, writer, context)
+    return run_training(prepared, params.precision, lists, shares, writer, context)

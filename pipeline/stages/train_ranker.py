@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from pipeline.artifacts.kinds import BASE_MODEL, RANKER, RETRIEVER, TOKENS, TRAINING_LISTS
+from pipeline.artifacts.kinds import (
+    BASE_MODEL,
+    NEGATIVE_POOLS,
+    RANKER,
+    RETRIEVER,
+    TOKENS,
+    TRAINING_LISTS,
+)
 from pipeline.dag.contract import Context, Input, Inputs, Outcome, stage
 from pipeline.stages.train_params import TrainParams
-from pipeline.stages.training_run import read_lists, run_training
+from pipeline.stages.training_run import read_pairs, read_rows, run_training
 
 if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
@@ -20,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.models.cross_encoder import CrossEncoder, CrossEncoderConfig
     from pipeline.training.loop import TrainingPlan
     from pipeline.training.ranker import RankerObjective
-    from pipeline.training.rows import TrainingPairs, TrainingRows
+    from pipeline.training.rows import Rows, TrainingPairs
     from pipeline.training.world import World
 
 
@@ -59,7 +66,7 @@ class TrainRankerParams(TrainParams):
 class _Prepared:
     start: Artifact
     tokens: Artifact
-    rows: TrainingPairs | TrainingRows
+    rows: TrainingPairs | Rows
     params: TrainRankerParams
     plan: TrainingPlan
 
@@ -113,7 +120,7 @@ def _config(start: Artifact, params: TrainRankerParams) -> CrossEncoderConfig:
     inputs={
         "base": Input((BASE_MODEL, RETRIEVER, RANKER)),
         "tokens": TOKENS,
-        "lists": Input((TRAINING_LISTS,), many=True),
+        "lists": Input((TRAINING_LISTS, NEGATIVE_POOLS), many=True),
     },
     output=RANKER,
     draws=True,
@@ -124,19 +131,14 @@ def train_ranker(
 ) -> Outcome:
     """Train a cross-encoder to tell positives from the retriever's candidates."""
     from pipeline.stages import exports
-    from pipeline.training.rows import TrainingPairs, TrainingRows
 
     exports.check_ranker(inputs["base"], inputs["tokens"], _config(inputs["base"], params))
-    lists = read_lists(inputs)
-    rows: TrainingPairs | TrainingRows
-    dropped: Mapping[str, int] = {}
+    plan = params.plan(context.seed, "ranker")
+    rows: TrainingPairs | Rows
     if params.loss == "pointwise":
-        rows = TrainingPairs.from_lists(lists)
+        rows, lists = read_pairs(inputs)
     else:
-        rows = TrainingRows.from_lists(lists, params.num_negatives)
-        dropped = rows.dropped
-    prepared = _Prepared(
-        inputs["base"], inputs["tokens"], rows, params, params.plan(context.seed, "ranker")
-    )
+        rows, lists = read_rows(inputs, params.num_negatives, plan.seed)
+    prepared = _Prepared(inputs["base"], inputs["tokens"], rows, params, plan)
     shares = params.global_batch_size
-    return run_training(prepared, params.precision, lists, dropped, shares, writer, context)
+    return run_training(prepared, params.precision, lists, shares, writer, context)

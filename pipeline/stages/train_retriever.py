@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from pipeline.artifacts.kinds import BASE_MODEL, DATASET, RETRIEVER, TOKENS, TRAINING_LISTS
+from pipeline.artifacts.kinds import (
+    BASE_MODEL,
+    DATASET,
+    NEGATIVE_POOLS,
+    RETRIEVER,
+    TOKENS,
+    TRAINING_LISTS,
+)
 from pipeline.dag.contract import Context, Input, Inputs, Outcome, Resources, stage
 from pipeline.stages.encoder_params import EncoderParams
 from pipeline.stages.train_params import TrainParams
-from pipeline.stages.training_run import read_lists, run_training
+from pipeline.stages.training_run import read_rows, run_training
 
 if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.methods.lists import PassageLists
     from pipeline.training.loop import TrainingPlan
     from pipeline.training.retriever import PassageCentric, RetrieverObjective
-    from pipeline.training.rows import TrainingRows
+    from pipeline.training.rows import Rows
     from pipeline.training.world import World
 
 
@@ -77,7 +84,7 @@ class _Prepared:
     start: Artifact
     tokens: Artifact
     dataset: Artifact
-    rows: TrainingRows
+    rows: Rows
     params: TrainRetrieverParams
     plan: TrainingPlan
 
@@ -113,7 +120,7 @@ class _Prepared:
         from pipeline.methods.filters import KnownPairs
         from pipeline.stages import tables
 
-        own = KnownPairs.of((self.rows.query_indices, self.rows.positives))
+        own = KnownPairs.of(self.rows.positive_pairs)
         labelled = tables.positives_of(self.dataset)
         return (own | labelled | tables.pairs_of(self.dataset, "excluded")).lists()
 
@@ -134,7 +141,7 @@ class _Prepared:
         "base": Input((BASE_MODEL, RETRIEVER)),
         "tokens": TOKENS,
         "dataset": DATASET,
-        "lists": Input((TRAINING_LISTS,), many=True),
+        "lists": Input((TRAINING_LISTS, NEGATIVE_POOLS), many=True),
     },
     output=RETRIEVER,
     draws=True,
@@ -145,18 +152,17 @@ def train_retriever(
 ) -> Outcome:
     """Train a dual encoder on lists of positives and hard negatives."""
     from pipeline.stages import exports
-    from pipeline.training.rows import TrainingRows
 
     exports.check_retriever(inputs["base"], inputs["tokens"])
-    lists = read_lists(inputs)
-    rows = TrainingRows.from_lists(lists, params.num_negatives)
+    plan = params.plan(context.seed, "retriever")
+    rows, lists = read_rows(inputs, params.num_negatives, plan.seed)
     prepared = _Prepared(
         inputs["base"],
         inputs["tokens"],
         inputs["dataset"],
         rows,
         params,
-        params.plan(context.seed, "retriever"),
+        plan,
     )
     shares = params.global_batch_size // params.rows_per_group
-    return run_training(prepared, params.precision, lists, rows.dropped, shares, writer, context)
+    return run_training(prepared, params.precision, lists, shares, writer, context)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pipeline.artifacts.kinds import NEGATIVE_POOLS
 from pipeline.dag.contract import Context, Inputs, Outcome, Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
+    from pipeline.artifacts.reader import Artifact
     from pipeline.artifacts.writer import ArtifactWriter
     from pipeline.training.loop import Objective, TrainingPlan
+    from pipeline.training.rows import Rows, TrainingPairs
     from pipeline.training.world import World
 
 
@@ -91,8 +94,7 @@ class TrainingRun:
 def run_training(
     prepared: Prepared,
     precision: str,
-    lists: pa.Table,
-    dropped: Mapping[str, int],
+    lists: Lists,
     shares: int,
     writer: ArtifactWriter,
     context: Context,
@@ -109,18 +111,77 @@ def run_training(
         context.progress,
     )
     return Outcome(
-        rows_in=lists.num_rows,
-        rows_out=lists.num_rows - sum(dropped.values()),
+        rows_in=lists.count,
+        rows_out=lists.count - sum(lists.dropped.values()),
         unit="lists",
-        dropped=dict(dropped),
+        dropped=dict(lists.dropped),
         counts={"rows": facts["rows"], "steps": facts["steps"]},
         metrics={name: value for name, value in facts.items() if name.startswith("final_")},
         device=f"{facts['workers']} x {facts['device']}, {facts['precision']}",
     )
 
 
-def read_lists(inputs: Inputs) -> pa.Table:
-    """All training lists of the stage's input `lists`, in the order they are wired."""
+@dataclass(frozen=True, eq=False)
+class Lists:
+    """How many lists a training stage was wired to.
+
+    Attributes:
+        count: lists that came in.
+        dropped: lists that gave no row, by reason.
+    """
+
+    count: int
+    dropped: Mapping[str, int]
+
+
+def read_rows(inputs: Inputs, num_negatives: int, seed: int) -> tuple[Rows, Lists]:
+    """All lists and pools of the input `lists`, in the order they are wired, as rows.
+
+    Args:
+        inputs: of the stage.
+        num_negatives: of each row.
+        seed: of the draws from pools.
+    """
+    from pipeline.stages import tables
+    from pipeline.training.drawn_rows import DrawnRows, JoinedRows
+    from pipeline.training.rows import TrainingRows
+
+    wired = inputs.many("lists")
+    pools = [each for each in wired if each.kind_name == NEGATIVE_POOLS.name]
+    parts: list[Rows] = []
+    count, dropped = 0, {}
+    if len(pools) < len(wired):
+        lists = _written_lists([each for each in wired if each not in pools])
+        rows = TrainingRows.from_lists(lists, num_negatives)
+        count, dropped = lists.num_rows, dict(rows.dropped)
+        parts.append(rows)
+    for each in pools:
+        one = each.document("pools.json")["one_row_per_query"]
+        drawn = DrawnRows(tables.pools_of(each), num_negatives, seed, one)
+        count += len(drawn)
+        parts.append(drawn)
+    found = parts[0] if len(parts) == 1 else JoinedRows(parts)
+    return found, Lists(count, dropped)
+
+
+def read_pairs(inputs: Inputs) -> tuple[TrainingPairs, Lists]:
+    """All lists of the input `lists` as single pairs.
+
+    Raises:
+        ValueError: pools are wired, from which only lists can be drawn.
+    """
+    from pipeline.training.rows import TrainingPairs
+
+    wired = inputs.many("lists")
+    for each in wired:
+        if each.kind_name == NEGATIVE_POOLS.name:
+            raise ValueError(f"{each} holds pools: they give lists, so choose `loss: listwise`")
+    lists = _written_lists(wired)
+    pairs = TrainingPairs.from_lists(lists)
+    return pairs, Lists(lists.num_rows, {})
+
+
+def _written_lists(artifacts: Sequence[Artifact]) -> pa.Table:
     import pyarrow as pa
 
-    return pa.concat_tables(lists.read("lists") for lists in inputs.many("lists"))
+    return pa.concat_tables(each.read("lists") for each in artifacts)

@@ -181,6 +181,12 @@ class TokenStore:
         kept_queries, kept_passages = self.template.cut_pairs(queries, titles + texts)
         return kept_queries + kept_passages + self.template.pair.special_count
 
+    def text_ids(self, passage_index: int) -> NDArray[Any]:
+        """The stored token ids of a passage's text, without its title, uncut."""
+        starts, titles, texts = self._passage_stretch([passage_index])
+        first = int(starts[0] + titles[0])
+        return self._passage_ids[first : first + int(texts[0])]
+
     def query_batch(self, query_indices: ArrayLike) -> TokenBatch:
         """Inputs `[CLS] query [SEP]`."""
         starts, stored = self._query_stretch(query_indices)

@@ -11,6 +11,21 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.int64]
 
 
+@dataclass(frozen=True, eq=False)
+class Share:
+    """One rank's part of a step.
+
+    Attributes:
+        rows: row numbers.
+        step: 0-based, of the whole training.
+        epoch: 0-based; rows whose negatives are drawn anew in every epoch depend on it.
+    """
+
+    rows: IntArray
+    step: int = 0
+    epoch: int = 0
+
+
 @lru_cache(maxsize=2)
 def _permutation(rows: int, seed: int, epoch: int) -> IntArray:
     return np.random.default_rng([seed, epoch]).permutation(rows).astype(np.int64, copy=False)
@@ -79,8 +94,8 @@ class Batches:
         order = _permutation(self.rows, self.seed, self.epoch(step))
         return order[first : first + self.global_batch_size]
 
-    def local_rows(self, step: int, rank: int, size: int) -> IntArray:
-        """The share of `rank` among `size` ranks, [global_batch_size / size].
+    def share(self, step: int, rank: int, size: int) -> Share:
+        """The share of `rank` among `size` ranks, global_batch_size / size rows.
 
         Raises:
             ValueError: `size` does not divide the global batch.
@@ -91,4 +106,5 @@ class Batches:
                 f"{size} workers cannot share a global batch of {self.global_batch_size} rows "
                 f"evenly: use a number of workers that divides {self.global_batch_size}"
             )
-        return self.global_rows(step)[rank * share : (rank + 1) * share]
+        rows = self.global_rows(step)[rank * share : (rank + 1) * share]
+        return Share(rows, step, self.epoch(step))

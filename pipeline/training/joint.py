@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,9 +15,9 @@ from pipeline.models.cross_encoder import CrossEncoder
 from pipeline.models.device import Precision
 from pipeline.models.dual_encoder import DualEncoder
 from pipeline.text.store import TokenStore
-from pipeline.training.batches import IntArray
+from pipeline.training.batches import Share
 from pipeline.training.gradient_cache import backward, embeddings
-from pipeline.training.rows import TrainingRows
+from pipeline.training.rows import Rows
 from pipeline.training.sides import Sides
 from pipeline.training.world import World
 
@@ -63,7 +62,7 @@ class JointObjective:
     retriever: DualEncoder
     ranker: CrossEncoder
     store: TokenStore
-    rows: TrainingRows
+    rows: Rows
     terms: JointLoss = JointLoss()
     teacher: Literal["dynamic", "static"] = "dynamic"
     query_per_row: bool = False
@@ -71,6 +70,11 @@ class JointObjective:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
+        if self.rows.ragged:
+            raise ValueError(
+                f"some lists have fewer than {self.rows.num_negatives} negatives, and both models "
+                "score whole lists: make them with `starved: fill` or `drop`"
+            )
         if self.teacher == "static":
             self.ranker.eval().requires_grad_(False)
 
@@ -99,11 +103,11 @@ class JointObjective:
             f"{terms.reduction.replace('_', ' ')}, {self.teacher} teacher"
         )
 
-    def step(self, rows: IntArray, world: World) -> Mapping[str, Tensor]:
+    def step(self, share: Share, world: World) -> Mapping[str, Tensor]:
         """Forward and backward over this rank's lists; see `Objective.step`."""
-        queries = self.rows.query_indices[rows]
-        lists = self.rows.passages(rows)
-        passages, repeated = lists.ravel(), np.repeat(queries, lists.shape[1])
+        batch = self.rows.batch(share.rows, share.epoch)
+        queries, lists = batch.query_indices, batch.passages
+        repeated, passages = batch.pairs()
         sides = Sides(self.store, world.device, self.precision, self.token_budget)
         encoded = [
             sides.queries(self.retriever, repeated if self.query_per_row else queries),

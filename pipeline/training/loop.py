@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.methods import schedules
 from pipeline.models.device import describe
-from pipeline.training.batches import Batches, IntArray
+from pipeline.training.batches import Batches, Share
 from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.journal import Journal
 from pipeline.training.optimizer import OptimizerPlan, build_optimizer, parameters_of
@@ -62,14 +62,14 @@ class Objective(Protocol):
     def describe(self, global_batch_size: int) -> str:
         """What a global batch compares, for the line shown at the start."""
 
-    def step(self, rows: IntArray, world: World) -> Mapping[str, Tensor]:
+    def step(self, share: Share, world: World) -> Mapping[str, Tensor]:
         """Leave in `.grad` this rank's gradient, whose mean over the ranks is the global one.
 
         Random draws come from torch's default generators, which the loop has seeded. A model whose
         parameters all stay without a gradient is not updated in this step.
 
         Args:
-            rows: this rank's share of the global batch, as row numbers.
+            share: this rank's part of the global batch.
             world: for gathering; every rank makes the same calls.
 
         Returns:
@@ -217,8 +217,8 @@ class _Run:
         _seed(self.plan.seed, step, self.world.rank)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        rows = self.batches.local_rows(step, self.world.rank, self.world.size)
-        scalars = self.objective.step(rows, self.world)
+        share = self.batches.share(step, self.world.rank, self.world.size)
+        scalars = self.objective.step(share, self.world)
         means = self.world.mean(torch.stack([value.detach().float() for value in scalars.values()]))
         metrics = dict(zip(scalars, means.tolist(), strict=True))
         metrics |= self._update(step, metrics["loss"])

@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from pipeline.methods.losses import listwise, pointwise
 from pipeline.models.cross_encoder import CrossEncoder
 from pipeline.models.device import Precision
+from pipeline.models.encoder import to_device
 from pipeline.text.batches import token_budget_batches
 from pipeline.text.store import TokenStore
 from pipeline.training.adversarial import perturbed
-from pipeline.training.batches import IntArray
-from pipeline.training.rows import TrainingPairs, TrainingRows
+from pipeline.training.batches import IntArray, Share
+from pipeline.training.rows import Rows, TrainingPairs, TrainingRows
 from pipeline.training.sides import Sides
 from pipeline.training.world import World
+
+_Batch = TrainingPairs | TrainingRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +31,8 @@ class RankerObjective:
     Attributes:
         model: trained in place; on the device of the `World` it is trained in.
         store: inputs of pairs.
-        rows: `TrainingPairs` (RocketQA: two-class cross-entropy per pair) or `TrainingRows`
-            (RocketQAv2: softmax of the positive over its list).
+        rows: `TrainingPairs` (RocketQA: two-class cross-entropy per pair) or lists (RocketQAv2:
+            softmax of the positive over its list).
         adversarial: length of the perturbation of the word embeddings, or None for plain training.
             The released RocketQA code has 0.01.
         token_budget: padded tokens of a micro-batch; a list is never cut.
@@ -38,7 +41,7 @@ class RankerObjective:
 
     model: CrossEncoder
     store: TokenStore
-    rows: TrainingPairs | TrainingRows
+    rows: TrainingPairs | Rows
     adversarial: float | None = None
     token_budget: int = 16384
     precision: Precision = "float32"
@@ -61,18 +64,18 @@ class RankerObjective:
     def describe(self, global_batch_size: int) -> str:
         """What a row is compared with."""
         attack = ", word embeddings perturbed" if self.adversarial is not None else ""
-        if isinstance(self.rows, TrainingRows):
+        if not isinstance(self.rows, TrainingPairs):
             return f"{self.rows.num_negatives} negatives per query (listwise{attack})"
         share = 1 / max(float(self.rows.labels.mean()), 1e-9) - 1
         return f"{share:.1f} negatives per positive (pointwise{attack})"
 
-    def step(self, rows: IntArray, world: World) -> Mapping[str, Tensor]:
+    def step(self, share: Share, world: World) -> Mapping[str, Tensor]:
         """Forward and backward over this rank's rows; see `Objective.step`.
 
         The perturbation follows the gradient of the whole global batch, so that it is the same for
         any number of workers (the released code takes each GPU's own).
         """
-        micro_batches = self._micro_batches(rows)
+        micro_batches = self._micro_batches(self.rows.batch(share.rows, share.epoch))
         if self.adversarial is None:
             return {"loss": self._accumulate(micro_batches, world.device)}
         table = self.model.encoder.word_embeddings.weight
@@ -80,7 +83,7 @@ class RankerObjective:
         with perturbed(table, gradient, self.adversarial):
             return {"loss": self._accumulate(micro_batches, world.device)}
 
-    def _accumulate(self, micro_batches: list[IntArray], device: torch.device) -> Tensor:
+    def _accumulate(self, micro_batches: list[_Batch], device: torch.device) -> Tensor:
         """Add the gradient of the rows' mean loss to `.grad`; returns that loss."""
         total = torch.zeros((), device=device)
         for loss in self._shares(micro_batches, device):
@@ -88,7 +91,7 @@ class RankerObjective:
             total += loss.detach()
         return total
 
-    def _table_gradient(self, micro_batches: list[IntArray], device: torch.device) -> Tensor:
+    def _table_gradient(self, micro_batches: list[_Batch], device: torch.device) -> Tensor:
         """Gradient of the rows' mean loss for the word embeddings alone, with dropout off."""
         table = self.model.encoder.word_embeddings.weight
         total = torch.zeros_like(table)
@@ -98,35 +101,27 @@ class RankerObjective:
         self.model.train()
         return total
 
-    def _shares(self, micro_batches: list[IntArray], device: torch.device) -> Iterator[Tensor]:
+    def _shares(self, micro_batches: list[_Batch], device: torch.device) -> Iterator[Tensor]:
         """What each micro-batch contributes to the mean loss of all rows."""
-        count = sum(len(rows) for rows in micro_batches)
-        for rows in micro_batches:
-            yield self._loss(rows, device) * (len(rows) / count)
+        count = sum(len(batch) for batch in micro_batches)
+        for batch in micro_batches:
+            yield self._loss(batch, device) * (len(batch) / count)
 
-    def _loss(self, rows: IntArray, device: torch.device) -> Tensor:
+    def _loss(self, batch: _Batch, device: torch.device) -> Tensor:
         """Mean loss of the given rows."""
-        queries, passages = self._pairs(rows)
-
+        queries, passages = batch.pairs()
         sides = Sides(self.store, device, self.precision, self.token_budget)
         logits = sides.pairs(self.model, queries, passages).encode(np.arange(len(queries)))
-        if isinstance(self.rows, TrainingRows):
-            return listwise(logits.view(len(rows), -1))
-        return pointwise(logits, torch.from_numpy(self.rows.labels[rows]).to(device))
-
-    def _pairs(self, rows: IntArray) -> tuple[IntArray, IntArray]:
-        """Queries and passages of the rows' pairs; a list's pairs stay together, positive first."""
-        queries = self.rows.query_indices[rows]
-        if isinstance(self.rows, TrainingPairs):
-            return queries, self.rows.passage_indices[rows]
-        lists = self.rows.passages(rows)
-        return np.repeat(queries, lists.shape[1]), lists.ravel()
+        if isinstance(batch, TrainingPairs):
+            return pointwise(logits, torch.from_numpy(batch.labels).to(device))
+        absent = None if batch.absent is None else to_device(batch.absent_passages, device)
+        return listwise(logits.view(len(batch), -1), absent)
 
     def _lengths(self, queries: IntArray, passages: IntArray) -> IntArray:
         return self.store.pair_lengths(queries, passages, self.model.pair_layout)
 
-    def _micro_batches(self, rows: IntArray) -> list[IntArray]:
-        """Row numbers, cut so that no micro-batch's padded pairs exceed the budget."""
-        lengths = self._lengths(*self._pairs(rows)).reshape(len(rows), -1)
+    def _micro_batches(self, batch: _Batch) -> list[_Batch]:
+        """The rows, cut so that no micro-batch's padded pairs exceed the budget."""
+        lengths = self._lengths(*batch.pairs()).reshape(len(batch), -1)
         padded = lengths.max(axis=1) * lengths.shape[1]
-        return [rows[at] for at in token_budget_batches(padded, self.token_budget)]
+        return [batch.batch(at) for at in token_budget_batches(padded, self.token_budget)]

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.methods.lists import PassageLists
@@ -23,9 +24,9 @@ from pipeline.models.device import Precision
 from pipeline.models.dual_encoder import DualEncoder
 from pipeline.models.encoder import to_device
 from pipeline.text.store import TokenStore
-from pipeline.training.batches import IntArray
+from pipeline.training.batches import IntArray, Share
 from pipeline.training.gradient_cache import backward
-from pipeline.training.rows import TrainingRows
+from pipeline.training.rows import Rows
 from pipeline.training.sides import Sides
 from pipeline.training.world import World
 
@@ -55,12 +56,14 @@ class _Rows:
         passage_vectors: [R * (1 + n), d].
         hashes: of the passages' contents, [R * (1 + n)].
         known: hashes of each row's known positives, [R, K], or None.
+        absent: bool [R * (1 + n)], passages that only fill a place, or None.
     """
 
     query_vectors: Tensor
     passage_vectors: Tensor
     hashes: Tensor
     known: Tensor | None
+    absent: Tensor | None
 
     @property
     def positives(self) -> Tensor:
@@ -79,6 +82,7 @@ class _Rows:
             self.passage_vectors[places],
             self.hashes[places],
             None if self.known is None else self.known[members],
+            None if self.absent is None else self.absent[places],
         )
 
 
@@ -108,7 +112,7 @@ class RetrieverObjective:
 
     model: DualEncoder
     store: TokenStore
-    rows: TrainingRows
+    rows: Rows
     known: PassageLists | None
     negatives: Negatives = "cross_batch"
     in_batch_group_size: int | None = None
@@ -150,14 +154,18 @@ class RetrieverObjective:
             line += f", passage-centric loss x {self.passage_centric.weight:g}"
         return line
 
-    def step(self, rows: IntArray, world: World) -> Mapping[str, Tensor]:
+    def step(self, share: Share, world: World) -> Mapping[str, Tensor]:
         """Forward and backward over this rank's rows; see `Objective.step`."""
-        queries = self.rows.query_indices[rows]
+        batch = self.rows.batch(share.rows, share.epoch)
+        queries = batch.query_indices
         # A rank contributes all of its positives, then all of its negatives (papers' layout).
-        passages = np.concatenate([self.rows.positives[rows], self.rows.negatives[rows].ravel()])
+        passages = np.concatenate([batch.positives, batch.negatives.ravel()])
+        absent = None
+        if batch.absent is not None:
+            absent = np.concatenate([np.zeros(len(queries), np.bool_), batch.absent.ravel()])
 
         def loss(query_vectors: Tensor, passage_vectors: Tensor) -> Tensor:
-            return self.loss(query_vectors, passage_vectors, queries, passages, world)
+            return self.loss(query_vectors, passage_vectors, queries, passages, world, absent)
 
         sides = Sides(self.store, world.device, self.precision, self.token_budget)
         both = [sides.queries(self.model, queries), sides.passages(self.model, passages)]
@@ -170,6 +178,7 @@ class RetrieverObjective:
         queries: IntArray,
         passages: IntArray,
         world: World,
+        absent: NDArray[np.bool_] | None = None,
     ) -> Tensor:
         """Mean loss of this rank's B rows with n negatives each.
 
@@ -179,6 +188,7 @@ class RetrieverObjective:
             queries: query indices, [B].
             passages: passage indices, [B * (1 + n)].
             world: whose passages are gathered for cross-batch negatives.
+            absent: passages that only fill a place, bool [B * (1 + n)]; on all ranks or on none.
         """
         device = query_vectors.device
         hashes = to_device(self.store.content_hash[passages], device)
@@ -188,6 +198,7 @@ class RetrieverObjective:
             passage_vectors,
             hashes,
             None if known is None else to_device(known, device),
+            None if absent is None else to_device(absent, device),
         )
         if self.negatives == "cross_batch":
             return self._loss_within(self._gathered(own, world), own, world.rank)
@@ -205,6 +216,9 @@ class RetrieverObjective:
         excluded = None
         if own.known is not None:
             excluded = known_positives(own.known, pool.hashes, labels)
+        if pool.absent is not None:
+            nowhere = pool.absent.expand(size, -1)
+            excluded = nowhere if excluded is None else excluded | nowhere
         scores = own.query_vectors @ pool.passage_vectors.T
         loss = contrastive(scores, labels, excluded, temperature)
         if self.passage_centric is None:
@@ -237,14 +251,15 @@ class RetrieverObjective:
     def _gathered(self, own: _Rows, world: World) -> _Rows:
         """The rows of all ranks; their queries only where passages are compared with them."""
         passages, hashes = world.gather(own.passage_vectors), world.gather_no_grad(own.hashes)
+        absent = None if own.absent is None else world.gather_no_grad(own.absent)
         if self.passage_centric is None:
-            return _Rows(own.query_vectors, passages, hashes, None)
+            return _Rows(own.query_vectors, passages, hashes, None, absent)
         known = own.known
         if known is not None:
             widest = -world.minimum(-known.shape[1])
             known = torch.cat([known, known[:, :1].expand(-1, widest - known.shape[1])], dim=1)
             known = world.gather_no_grad(known)
-        return _Rows(world.gather(own.query_vectors), passages, hashes, known)
+        return _Rows(world.gather(own.query_vectors), passages, hashes, known, absent)
 
     def _known_hashes(self, queries: IntArray, passages: IntArray) -> IntArray | None:
         """Content hashes of each row's known positives, padded with its own: [B, 1 + most]."""

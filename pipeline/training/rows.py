@@ -5,27 +5,54 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline.training.batches import IntArray
 
 
+class Rows(Protocol):
+    """Rows of one query, one positive and `num_negatives` negatives."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    @property
+    def num_negatives(self) -> int:
+        """Negatives of each row."""
+
+    @property
+    def ragged(self) -> bool:
+        """Whether some rows have fewer negatives, with `absent` places in their batches."""
+
+    @property
+    def positive_pairs(self) -> tuple[IntArray, IntArray]:
+        """Queries and positives that any epoch may show, [n] each."""
+
+    def batch(self, rows: IntArray, epoch: int = 0) -> TrainingRows:
+        """The given rows, as they are in 0-based `epoch`."""
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingRows:
-    """One query, one positive and `n` negatives a row.
+    """Rows that are the same in every epoch.
 
     Attributes:
         query_indices: [R].
         positives: passage indices, [R].
         negatives: passage indices, [R, n]; n may be 0.
+        absent: bool [R, n], places without a negative, which hold the positive; None: there are no
+            such places.
         dropped: lists that gave no row, by reason.
     """
 
     query_indices: IntArray
     positives: IntArray
     negatives: IntArray
+    absent: NDArray[np.bool_] | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -36,9 +63,40 @@ class TrainingRows:
         """Negatives of each row."""
         return int(self.negatives.shape[1])
 
-    def passages(self, rows: IntArray) -> IntArray:
-        """The passages of the given rows, positive first: [len(rows), 1 + n]."""
-        return np.concatenate([self.positives[rows, None], self.negatives[rows]], axis=1)
+    @property
+    def ragged(self) -> bool:
+        """Whether some rows have absent negatives."""
+        return self.absent is not None
+
+    @property
+    def positive_pairs(self) -> tuple[IntArray, IntArray]:
+        """Every row's query and positive."""
+        return self.query_indices, self.positives
+
+    @property
+    def passages(self) -> IntArray:
+        """The passages of each row, positive first: [R, 1 + n]."""
+        return np.concatenate([self.positives[:, None], self.negatives], axis=1)
+
+    @property
+    def absent_passages(self) -> NDArray[np.bool_]:
+        """Which of `passages` are none: bool [R, 1 + n]."""
+        found = np.zeros((len(self), 1 + self.num_negatives), dtype=np.bool_)
+        if self.absent is not None:
+            found[:, 1:] = self.absent
+        return found
+
+    def pairs(self) -> tuple[IntArray, IntArray]:
+        """Queries and passages, row by row, positive first: [R * (1 + n)] each."""
+        passages = self.passages
+        return np.repeat(self.query_indices, passages.shape[1]), passages.ravel()
+
+    def batch(self, rows: IntArray, epoch: int = 0) -> TrainingRows:
+        """The given rows."""
+        absent = None if self.absent is None else self.absent[rows]
+        return TrainingRows(
+            self.query_indices[rows], self.positives[rows], self.negatives[rows], absent
+        )
 
     @classmethod
     def from_lists(cls, lists: pa.Table, num_negatives: int) -> TrainingRows:
@@ -67,7 +125,10 @@ class TrainingRows:
                 negatives.append(own_negatives[first : first + num_negatives])
         shaped = np.array(negatives, dtype=np.int64).reshape(len(queries), num_negatives)
         return cls(
-            np.array(queries, np.int64), np.array(positives, np.int64), shaped, dict(dropped)
+            np.array(queries, np.int64),
+            np.array(positives, np.int64),
+            shaped,
+            dropped=dict(dropped),
         )
 
 
@@ -87,6 +148,16 @@ class TrainingPairs:
 
     def __len__(self) -> int:
         return len(self.query_indices)
+
+    def batch(self, rows: IntArray, epoch: int = 0) -> TrainingPairs:
+        """The given rows, the same in every epoch."""
+        return TrainingPairs(
+            self.query_indices[rows], self.passage_indices[rows], self.labels[rows]
+        )
+
+    def pairs(self) -> tuple[IntArray, IntArray]:
+        """Queries and passages, [R] each."""
+        return self.query_indices, self.passage_indices
 
     @classmethod
     def from_lists(cls, lists: pa.Table) -> TrainingPairs:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.methods.answers import contains, first_matches, tokens
+from pipeline.methods.answers import contains, first_matches, matching, tokens
 from pipeline.methods.lists import PassageLists
 
 
@@ -54,3 +54,10 @@ def test_first_match_is_found_once_per_query_and_answerless_queries_are_excluded
     assert found.at(1).tolist() == [0, 0, 0]
     assert found.at(2).tolist() == [1, 0, 0]
     assert sorted(read) == [0, 1, 2]
+
+
+def test_matching_marks_every_passage_with_an_answer() -> None:
+    lists = PassageLists.from_rows([0, 1, 2], [[0, 1, 2], [1], [0]])
+    texts = ["Big Ben strikes", "a big bend", "ben, BIG BEN!"]
+    found = matching(lists, [["Big Ben"], ["bend"], []], texts.__getitem__)
+    assert found.tolist() == [True, False, True, True, False]

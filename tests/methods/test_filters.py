@@ -49,3 +49,34 @@ def test_copies_of_a_known_passage_become_known():
     listed = {query: passages.tolist() for query, passages in known.lists()}
     assert listed == {0: [0, 2, 5], 1: [1, 3, 4]}
     assert len(KnownPairs.of().with_copies(content_hash).keys) == 0
+
+
+def test_filters_that_compare_with_the_positive() -> None:
+    scores, positives = np.array([0.7, 0.9, 1.0, 1.2]), np.full(4, 1.0)
+    assert filters.below_positive(scores, positives, 0.1).tolist() == [True, False, False, False]
+    found = filters.below_share_of_positive(scores, positives, 0.95)
+    assert found.tolist() == [True, True, False, False]
+
+
+def test_a_share_of_a_negative_positive_lies_below_it() -> None:
+    scores = np.array([-3.0, -2.2, -2.05, -1.95, -1.0])
+    found = filters.below_share_of_positive(scores, np.full(5, -2.0), 0.95)
+    assert found.tolist() == [True, True, False, False, False]
+
+
+def test_angles_on_both_sides_of_the_positive() -> None:
+    degrees = np.array([0.0, 29.0, 90.0, 149.0, 151.0])
+    cosines = np.cos(np.deg2rad(degrees))
+    found = filters.within_angle(cosines, np.full(5, cosines[2]), 60.0)
+    assert found.tolist() == [False, False, True, True, False]
+
+
+def test_each_filter_counts_what_those_before_it_left() -> None:
+    lists = PassageLists.from_rows([0], [[1, 2, 3, 4]])
+    masks = {
+        "first": np.array([True, True, False, False]),
+        "second": np.array([False, True, True, False]),
+    }
+    allowed, dropped = filters.applied(lists, masks)
+    assert allowed.tolist() == [False, True, False, False]
+    assert dropped == {"first": 2, "second": 1}

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.artifacts.kinds import EMBEDDINGS, TOKENS
+from pipeline.artifacts.kinds import TOKENS
 from pipeline.search.bm25 import words
-from pipeline.stages import tables
-from tests.benches import Bench, cut
+from tests.benches import Bench, embeddings
 
 SPLITS = ["train"] * 7 + ["dev"] * 5
 
@@ -22,26 +21,6 @@ def token_table(count: int, hashes=None) -> dict:
     hashes = pa.array(range(count) if hashes is None else hashes, pa.int64())
     table = pa.table({"title_ids": empty, "text_ids": empty, "content_hash": hashes})
     return {"passages": [table]}
-
-
-def embeddings(bench: Bench, queries, passages, passages_per_shard: int, queries_per_shard: int):
-    """Integer vectors written straight into an artifact: products are exact, ties are plenty."""
-
-    def table(name, values):
-        rows = pa.array(range(len(values)), pa.int32())
-        column = tables.vector_column(values.astype(np.float16))
-        return pa.table({name: rows, "embedding": column})
-
-    shards = cut(table("query_index", queries), queries_per_shard)
-    info = [
-        {"first": part["query_index"][0].as_py(), "last": part["query_index"][-1].as_py()}
-        for part in shards
-    ]
-    found = {
-        "queries": shards,
-        "passages": cut(table("passage_index", passages), passages_per_shard),
-    }
-    return bench.given(EMBEDDINGS, found, info=info)
 
 
 def brute_force(scores, excluded, depth: int) -> list[int]:

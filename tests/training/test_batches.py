@@ -23,7 +23,7 @@ def test_global_batches_are_the_same_for_any_number_of_workers(
     whole = batches.global_rows(step)
     assert len(np.unique(whole)) == batch
     for size in (1, 2, 3, 4, 12):
-        shares = [batches.local_rows(step, rank, size) for rank in range(size)]
+        shares = [batches.share(step, rank, size).rows for rank in range(size)]
         np.testing.assert_array_equal(np.concatenate(shares), whole)
 
 
@@ -57,4 +57,4 @@ def test_too_few_rows_say_what_to_do() -> None:
     with pytest.raises(ValueError, match="lower global_batch_size to 7 or less"):
         Batches(7, 8, 0)
     with pytest.raises(ValueError, match="a number of workers that divides 8"):
-        Batches(9, 8, 0).local_rows(0, 0, 3)
+        Batches(9, 8, 0).share(0, 0, 3)

@@ -25,6 +25,7 @@ from training_cases import (
 from pipeline.artifacts.checkpoints import StoreCheckpoints
 from pipeline.artifacts.store import Store
 from pipeline.models.encoder import TensorBatch
+from pipeline.training.batches import Share
 from pipeline.training.joint import JointObjective
 from pipeline.training.loop import TrainingPlan, TrainingResult, train
 from pipeline.training.optimizer import OptimizerPlan
@@ -95,7 +96,7 @@ def test_gradients_of_both_models_equal_the_plain_computation_for_any_number_of_
 
 def ranker_gradients(store: Path, **options: Any) -> dict[str, np.ndarray]:
     objective = joint_objective(store, **options)
-    objective.step(np.arange(16), SINGLE)
+    objective.step(Share(np.arange(16)), SINGLE)
     return gradients(objective.ranker)
 
 
@@ -115,8 +116,8 @@ def test_the_divergence_moves_the_ranker_exactly_where_it_is_told_to(store: Path
 
 def test_a_static_teacher_gets_no_gradient_and_the_retriever_learns_the_same(store: Path) -> None:
     static, dynamic = (joint_objective(store, teacher=kind) for kind in ("static", "dynamic"))
-    scalars = static.step(np.arange(16), SINGLE)
-    dynamic.step(np.arange(16), SINGLE)
+    scalars = static.step(Share(np.arange(16)), SINGLE)
+    dynamic.step(Share(np.arange(16)), SINGLE)
     assert gradients(static.ranker) == {} and set(scalars) == {"loss", "divergence"}
     assert list(static.models) == ["retriever"] and not static.ranker.training
     expected = gradients(dynamic.retriever)
@@ -130,7 +131,7 @@ def test_a_query_encoded_per_row_differs_by_its_dropout_alone(store: Path, dropo
     for per_row in (False, True):
         objective = joint_objective(store, dropout, query_per_row=per_row, teacher="static")
         torch.manual_seed(1)
-        losses.append(float(objective.step(np.arange(16), SINGLE)["loss"]))
+        losses.append(float(objective.step(Share(np.arange(16)), SINGLE)["loss"]))
     assert (losses[0] == pytest.approx(losses[1], rel=1e-5)) is (dropout == 0.0)
 
 
@@ -160,11 +161,11 @@ class Interrupted:
     def describe(self, global_batch_size: int) -> str:
         return self.inner.describe(global_batch_size)
 
-    def step(self, rows: Any, world: World) -> Mapping[str, Tensor]:
+    def step(self, share: Any, world: World) -> Mapping[str, Tensor]:
         if self.steps == self.stops_at:
             raise KeyboardInterrupt
         self.steps += 1
-        return self.inner.step(rows, world)
+        return self.inner.step(share, world)
 
 
 def run(folder: Path, objective: Any) -> TrainingResult:

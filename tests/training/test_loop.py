@@ -53,13 +53,13 @@ class Regression:
     def describe(self, global_batch_size: int) -> str:
         return "no negatives"
 
-    def step(self, rows: Any, world: World) -> Mapping[str, Tensor]:
-        loss = self.loss(self.first, rows)
+    def step(self, share: Any, world: World) -> Mapping[str, Tensor]:
+        loss = self.loss(self.first, share.rows)
         if self.steps == self.broken_at:
             loss = loss * float("nan")
         loss.backward()
         if self.steps % 2:
-            self.loss(self.second, rows).backward()
+            self.loss(self.second, share.rows).backward()
         self.steps += 1
         return {"loss": loss}
 

@@ -18,6 +18,7 @@ from training_cases import (
 )
 
 from pipeline.models.encoder import TensorBatch
+from pipeline.training.batches import Share
 from pipeline.training.ranker import RankerObjective
 from pipeline.training.rows import TrainingPairs
 from pipeline.training.world import World
@@ -76,7 +77,7 @@ def test_the_attack_raises_the_loss_and_leaves_the_table_untouched(store: Path) 
     objective = ranker_objective(store, "pointwise", adversarial=0.5)
     before = objective.model.encoder.word_embeddings.weight.detach().clone()
     plain = float(literal_loss(objective).detach())
-    attacked = float(objective.step(np.arange(16), SINGLE)["loss"])
+    attacked = float(objective.step(Share(np.arange(16)), SINGLE)["loss"])
     assert attacked > plain
     assert torch.equal(objective.model.encoder.word_embeddings.weight, before)
 
@@ -92,7 +93,7 @@ def test_the_attack_looks_without_dropout_and_is_trained_with_it(store: Path) ->
     gradient = torch.autograd.grad(literal_loss(objective), table)[0]
     objective.model.train()
     seen.clear()
-    objective.step(np.arange(16), SINGLE)
+    objective.step(Share(np.arange(16)), SINGLE)
     # As many forward passes before the perturbation as after it, one for each group of lengths.
     looking, training = seen[: len(seen) // 2], seen[len(seen) // 2 :]
     assert not any(mode for mode, _ in looking)
@@ -119,18 +120,18 @@ def test_the_table_is_restored_when_training_fails_within(
 
     monkeypatch.setattr(RankerObjective, "_accumulate", fail)
     with pytest.raises(MemoryError):
-        objective.step(np.arange(16), SINGLE)
+        objective.step(Share(np.arange(16)), SINGLE)
     assert torch.equal(table, before)
 
 
 def test_micro_batches_keep_the_budget_and_never_cut_a_list(store: Path) -> None:
     objective = ranker_objective(store, "listwise", token_budget=TIGHT)
-    micro_batches = objective._micro_batches(np.arange(16))
-    assert sorted(np.concatenate(micro_batches).tolist()) == list(range(16))
+    micro_batches = objective._micro_batches(objective.rows.batch(np.arange(16)))
+    lists = np.concatenate([batch.passages for batch in micro_batches])
+    assert sorted(lists.tolist()) == sorted(objective.rows.passages.tolist())
     assert len(micro_batches) > 4
-    for rows in micro_batches:
-        queries, passages = objective._pairs(rows)
-        assert objective.store.pair_batch(queries, passages).input_ids.size <= TIGHT
+    for batch in micro_batches:
+        assert objective.store.pair_batch(*batch.pairs()).input_ids.size <= TIGHT
 
 
 def test_describe_counts_negatives(store: Path) -> None:

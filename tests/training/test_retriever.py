@@ -23,6 +23,7 @@ from pipeline.methods.lists import PassageLists
 from pipeline.models.encoder import TensorBatch
 from pipeline.text.batches import token_budget_batches
 from pipeline.text.store import TokenStore
+from pipeline.training.batches import Share
 from pipeline.training.length_groups import by_length
 from pipeline.training.retriever import PassageCentric, RetrieverObjective
 from pipeline.training.rows import TrainingRows
@@ -200,6 +201,18 @@ def test_other_queries_hard_negatives_are_negatives(
     assert losses == pytest.approx([math.log(8 * 4)] * size)
 
 
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_absent_places_are_no_negatives_for_anyone(
+    workers: WorkerGroup, store: Path, size: int
+) -> None:
+    absent = np.zeros((8, 3), np.bool_)
+    absent[0], absent[5, 1:] = True, True
+    rows = TrainingRows(np.arange(8), np.arange(8), np.zeros((8, 3), np.int64), absent)
+    zeros = np.zeros((8, 2), np.float32), np.zeros((8, 4, 2), np.float32)
+    losses = workers.run(size, loss_of_vectors, store, *zeros, rows)
+    assert losses == pytest.approx([math.log(8 * 4 - 5)] * size)
+
+
 def test_known_positives_and_equal_texts_are_no_negatives(store: Path) -> None:
     # Query 0 has positives 0 and 5; passage 1 reads like passage 0. All scores are equal, so a
     # row's loss is the logarithm of how many candidates it keeps.
@@ -235,7 +248,7 @@ def test_a_row_without_known_positives_still_masks_copies_of_its_own(store: Path
 def test_dropout_draws_the_same_masks_in_both_passes_of_the_cache(store: Path) -> None:
     objective = retriever_objective(store, dropout=0.3, token_budget=TIGHT)
     torch.manual_seed(11)
-    loss = objective.step(np.arange(16), SINGLE)["loss"]
+    loss = objective.step(Share(np.arange(16)), SINGLE)["loss"]
     measured = gradients(objective.model)
     # The same micro-batches in the same order, but with all activations kept.
     rows, tokens = objective.rows, objective.store

@@ -26,6 +26,7 @@ from pipeline.models.dual_encoder import DualEncoder, DualEncoderConfig
 from pipeline.models.encoder import TextEncoder
 from pipeline.text.store import TokenStore
 from pipeline.text.template import InputTemplate, Layout, Tokenization
+from pipeline.training.batches import Share
 from pipeline.training.joint import JointLoss, JointObjective
 from pipeline.training.loop import TrainingPlan, TrainingResult, train
 from pipeline.training.optimizer import OptimizerPlan
@@ -154,7 +155,7 @@ def gradients(model: torch.nn.Module) -> dict[str, np.ndarray]:
 def step_gradients(world: World, objective: Any) -> tuple[float, dict[str, np.ndarray]]:
     """Loss and averaged gradients of one step whose global batch is rows 0..15."""
     share = 16 // world.size
-    rows = np.arange(world.rank * share, (world.rank + 1) * share)
+    rows = Share(np.arange(world.rank * share, (world.rank + 1) * share))
     loss = world.mean(objective.step(rows, world)["loss"])
     (model,) = objective.models.values()
     world.average_gradients(model.parameters())
@@ -169,7 +170,7 @@ def joint_step(world: World, store: Path, options: dict[str, Any]) -> Any:
     """Scalars and averaged gradients of both models after one step over rows 0..15."""
     objective = joint_objective(store, **options)
     share = 16 // world.size
-    rows = np.arange(world.rank * share, (world.rank + 1) * share)
+    rows = Share(np.arange(world.rank * share, (world.rank + 1) * share))
     scalars = objective.step(rows, world)
     both = torch.nn.ModuleDict({"retriever": objective.retriever, "ranker": objective.ranker})
     world.average_gradients(both.parameters())
@@ -212,6 +213,9 @@ def loss_of_vectors(
     part = slice(world.rank * share, (world.rank + 1) * share)
     vectors = np.concatenate([passages[part, 0], passages[part, 1:].reshape(-1, queries.shape[1])])
     indices = np.concatenate([rows.positives[part], rows.negatives[part].ravel()])
+    absent = None
+    if rows.absent is not None:
+        absent = np.concatenate([np.zeros(share, np.bool_), rows.absent[part].ravel()])
     return float(
         objective.loss(
             torch.tensor(queries[part]),
@@ -219,6 +223,7 @@ def loss_of_vectors(
             rows.query_indices[part],
             indices,
             world,
+            absent,
         )
     )
 
@@ -257,11 +262,11 @@ class Mortal(RetrieverObjective):
 
     steps = 0
 
-    def step(self, rows: Any, world: World) -> Any:
+    def step(self, share: Any, world: World) -> Any:
         Mortal.steps += 1
         if Mortal.steps == 5 and world.rank == world.size - 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().step(rows, world)
+        return super().step(share, world)
 
 
 def train_retriever(world: World, store: Path, folder: Path, mortal: bool = False) -> Any:

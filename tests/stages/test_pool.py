@@ -1,0 +1,309 @@
+"""The stage `pool` against a literal reading: scores, filters, weights, starved queries."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from pipeline.artifacts.kinds import CANDIDATES, SCORED_CANDIDATES, TOKENS
+from pipeline.dag.contract import Resources
+from pipeline.stages import registry, tables
+from pipeline.stages.pool_params import PoolParams
+from tests.benches import Bench, embeddings
+
+PASSAGES, WIDTH, DEPTH = 60, 6, 20
+SPLITS = ["train"] * 5 + ["dev"]
+# Query 4 has no label.
+POSITIVES = [(0, 10), (0, 11), (1, 12), (2, 13), (3, 14)]
+EVERY_POSITIVE = {query: [p for q, p in POSITIVES if q == query] for query in range(4)}
+ANSWERS = {0: ["kiwi"], 1: ["plum"]}
+TEXTS = ["a kiwi" if number % 3 == 0 else "a stone" for number in range(PASSAGES)]
+
+
+class World:
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        draw = np.random.default_rng(2)
+        # Small integers: products are exact in half precision, and ties are there.
+        self.queries = draw.integers(-3, 4, (len(SPLITS), WIDTH))
+        self.passages = draw.integers(-3, 4, (PASSAGES, WIDTH))
+        empty = pa.array([[]] * PASSAGES, pa.list_(pa.int32()))
+        hashes = pa.array(range(PASSAGES), pa.int64())
+        tokens = pa.table({"title_ids": empty, "text_ids": empty, "content_hash": hashes})
+        self.vectors = embeddings(bench, self.queries, self.passages, 25, 4)
+        self.wired = {
+            "dataset": bench.dataset(TEXTS, SPLITS, POSITIVES, answers=ANSWERS, rows_per_shard=17),
+            "tokens": bench.given(TOKENS, {"passages": [tokens]}),
+            "candidates": bench.run(
+                "mine",
+                {"depths": {"train": DEPTH}, "queries_per_shard": 2},
+                embeddings=self.vectors,
+                dataset=bench.dataset(TEXTS, SPLITS, POSITIVES),
+                tokens=bench.given(TOKENS, {"passages": [tokens]}),
+            ),
+        }
+
+    def pool(self, params=None, **changes):
+        inputs = {**self.wired, "embeddings": self.vectors, **changes}
+        wired = {name: one for name, one in inputs.items() if one is not None}
+        return self.bench.run("pool", {"num_negatives": 3, **(params or {})}, **wired)
+
+    def score(self, query: int, passage: int) -> float:
+        return float(self.queries[query] @ self.passages[passage])
+
+    def ranking(self, query: int) -> list[int]:
+        left = [p for p in range(PASSAGES) if p not in EVERY_POSITIVE.get(query, [])]
+        return sorted(left, key=lambda p: (-self.score(query, p), p))[:DEPTH]
+
+
+@pytest.fixture
+def world(bench: Bench) -> World:
+    return World(bench)
+
+
+def rows(artifact) -> dict[tuple[int, int], dict]:
+    return {
+        (row["query_index"], row["positive"]): row for row in artifact.read("pools").to_pylist()
+    }
+
+
+def test_simans_by_hand(world: World) -> None:
+    sampler = {"name": "simans", "a": 0.5, "b": -1.0}
+    made = world.pool({"sampler": sampler, "depth": 12, "positive": "each"})
+    found = rows(made)
+    assert set(found) == set(POSITIVES)
+    for (query, positive), row in found.items():
+        own = world.score(query, positive)
+        ranking = world.ranking(query)
+        assert row["passage_index"] == ranking[:12]
+        assert row["positive_score"] == own
+        assert row["score"] == [world.score(query, p) for p in ranking[:12]]
+        assert row["positive_rank"] == 1 + sum(world.score(query, p) > own for p in ranking)
+        expected = [-0.5 * (world.score(query, p) - own + 1.0) ** 2 for p in ranking[:12]]
+        assert row["log_weight"] == pytest.approx(expected)
+    assert not made.document("pools.json")["one_row_per_query"]
+    outcome = world.bench.outcome(made)
+    assert (outcome.rows_in, outcome.rows_out, outcome.dropped) == (5, 4, {"no positive": 1})
+    ranks = [row["positive_rank"] for row in found.values()]
+    first = outcome.metrics["positives_by_rank"]["1"]
+    assert first == pytest.approx(np.mean([rank == 1 for rank in ranks]))
+
+
+def test_the_mean_of_the_positives_can_be_compared_with(world: World) -> None:
+    found = rows(world.pool({"positive": "mean", "depth": 5}))
+    mean = (world.score(0, 10) + world.score(0, 11)) / 2
+    for positive in (10, 11):
+        row = found[0, positive]
+        assert row["log_weight"] == pytest.approx([-0.5 * (s - mean) ** 2 for s in row["score"]])
+        assert row["positive_score"] == world.score(0, positive)
+
+
+def test_a_positive_that_was_not_retrieved_is_scored(world: World) -> None:
+    shallow = {"depth": 4, "sampler": {"name": "simans"}}
+    for (query, positive), row in rows(world.pool(shallow)).items():
+        assert row["positive_score"] == world.score(query, positive)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "weight"),
+    [
+        ({"name": "uniform"}, lambda s, d, own: 0.0),
+        ({"name": "softmax", "temperature": 2.0}, lambda s, d, own: s / 2),
+        ({"name": "simans_laplace"}, lambda s, d, own: -3 * abs(s - own)),
+        ({"name": "doc_sim", "b": 1.0}, lambda s, d, own: -0.5 * (d - own - 1) ** 2),
+        ({"name": "trisampler_query"}, lambda s, d, own: -0.25 * (s - own) ** 2),
+        ({"name": "trisampler_positive"}, lambda s, d, own: math.log(d - s)),
+        ({"name": "trisampler"}, lambda s, d, own: math.log(d - s) - 0.25 * (s - own) ** 2),
+    ],
+    ids=lambda value: value["name"] if isinstance(value, dict) else "",
+)
+def test_every_sampler_by_its_formula(world: World, sampler, weight) -> None:
+    starved = {"starved": "fewer", "num_negatives": 1, "positive": "each"}
+    for (query, positive), row in rows(world.pool({"sampler": sampler, **starved})).items():
+        own = world.score(query, positive)
+        expected = {}
+        for passage in world.ranking(query):
+            similarity = float(world.passages[positive] @ world.passages[passage])
+            score = world.score(query, passage)
+            inside = sampler["name"] in ("trisampler_positive", "trisampler")
+            if not inside or similarity > score:
+                expected[passage] = weight(score, similarity, own)
+        got = dict(zip(row["passage_index"], row["log_weight"], strict=True))
+        assert got == pytest.approx(expected)
+
+
+def test_deterministic_samplers_leave_their_choice_alone(world: World) -> None:
+    for (query, _), row in rows(world.pool({"sampler": {"name": "top"}})).items():
+        assert row["passage_index"] == world.ranking(query)[:3]
+    nearest = {"sampler": {"name": "nearest", "b": 2.0}, "positive": "each"}
+    for (query, positive), row in rows(world.pool(nearest)).items():
+        peak = world.score(query, positive) + 2
+        distance = [abs(world.score(query, p) - peak) for p in world.ranking(query)]
+        chosen = sorted(range(DEPTH), key=lambda i: (distance[i], i))[:3]
+        assert row["passage_index"] == [world.ranking(query)[i] for i in sorted(chosen)]
+
+
+@pytest.mark.parametrize(
+    ("filters", "passes"),
+    [
+        ({"first_rank": 4}, lambda w, q, p, own: w.ranking(q).index(p) >= 3),
+        ({"below": 5.0}, lambda w, q, p, own: w.score(q, p) < 5),
+        ({"margin": 2.0}, lambda w, q, p, own: w.score(q, p) < own - 2),
+        (
+            {"share_of_positive": 0.9},
+            lambda w, q, p, own: w.score(q, p) < own - 0.1 * abs(own),
+        ),
+        ({"without_answer": True}, lambda w, q, p, own: q != 0 or "kiwi" not in TEXTS[p]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_every_filter_by_its_rule(world: World, filters, passes) -> None:
+    params = {"filters": filters, "positive": "each", "starved": "fewer", "num_negatives": 1}
+    made = world.pool(params)
+    expected = {
+        (query, positive): [
+            p for p in world.ranking(query) if passes(world, query, p, world.score(query, positive))
+        ]
+        for query, positive in POSITIVES
+    }
+    found = {pair: row["passage_index"] for pair, row in rows(made).items()}
+    assert found == {pair: passages for pair, passages in expected.items() if passages}
+    (name,) = filters
+    left_out = sum(DEPTH - len(passages) for passages in expected.values())
+    assert world.bench.outcome(made).counts[f"left_out_by_{name}"] == left_out
+
+
+def test_the_ranker_can_keep_candidates_out(world: World) -> None:
+    table = world.wired["candidates"].read("candidates")
+    logits = [[(-1.0) ** rank for rank in range(DEPTH)] for _ in range(table.num_rows)]
+    column = pa.array(logits, pa.list_(pa.float32()))
+    scored = world.bench.given(
+        SCORED_CANDIDATES, {"candidates": [table.append_column("ranker_score", column)]}
+    )
+    made = world.pool({"filters": {"ranker_below": 0.5}}, candidates=scored)
+    for (query, _), row in rows(made).items():
+        assert row["passage_index"] == world.ranking(query)[1::2]
+    assert world.bench.outcome(made).warnings
+    with pytest.raises(ValueError, match="no ranker scores"):
+        world.pool({"filters": {"ranker_below": 0.5}})
+
+
+@pytest.mark.parametrize("starved", ["drop", "fill", "fewer"])
+def test_starved_queries(world: World, starved: str) -> None:
+    lowest = {query: min(world.score(query, p) for p in world.ranking(query)) for query in range(4)}
+    # Only the lowest score of one query lies below this, so that the others have nothing.
+    bound = sorted(lowest.values())[0] + 0.5
+    few = {q: [p for p in world.ranking(q) if world.score(q, p) < bound] for q in range(4)}
+    made = world.pool({"filters": {"below": bound}, "starved": starved, "num_negatives": 12})
+    outcome, found = world.bench.outcome(made), rows(made)
+    kept = {query for query, _ in found}
+    if starved == "drop":
+        assert kept == set()
+    elif starved == "fewer":
+        assert kept == {query for query, passages in few.items() if passages}
+    else:
+        assert kept == {0, 1, 2, 3}
+        for (query, _), row in found.items():
+            assert len(set(row["passage_index"])) == 12
+            assert row["passage_index"][: len(few[query])] == few[query]
+            assert not set(row["passage_index"]) & set(EVERY_POSITIVE[query])
+            assert row["score"] == [world.score(query, p) for p in row["passage_index"]]
+    assert outcome.rows_in == outcome.rows_out + sum(outcome.dropped.values())
+
+
+def test_shards_do_not_matter(world: World) -> None:
+    whole = world.bench.given(
+        CANDIDATES, {"candidates": [world.wired["candidates"].read("candidates")]}
+    )
+    params = {"filters": {"margin": 1.0}, "num_negatives": 15}
+    one, many = (world.pool(params, candidates=each) for each in (whole, world.wired["candidates"]))
+    assert len(many.shards("pools")) > len(one.shards("pools")) == 1
+    assert one.read("pools").equals(many.read("pools"))
+    several, single = (world.bench.outcome(made).metrics for made in (many, one))
+    for name in ("effective_size", "overlap_with_top"):
+        assert several[name] == pytest.approx(single[name])
+
+
+def test_folds_are_weighed_by_the_model_that_has_not_seen_them(world: World) -> None:
+    """Two halves of the queries, each with the vectors of another model."""
+    table = world.wired["candidates"].read("candidates")
+    even = table["query_index"].to_numpy() % 2 == 0
+    halves = [
+        world.bench.given(CANDIDATES, {"candidates": [table.filter(pa.array(mask))]})
+        for mask in (even, ~even)
+    ]
+    other = embeddings(world.bench, -world.queries, world.passages, 30, 6)
+    made = world.pool(candidates=halves, embeddings=[world.vectors, other])
+    for (query, positive), row in rows(made).items():
+        sign = 1 if query % 2 == 0 else -1
+        assert row["positive_score"] == sign * world.score(query, positive)
+    with pytest.raises(ValueError, match="more than one"):
+        world.pool(candidates=[halves[0], halves[0]], embeddings=[world.vectors, other])
+
+
+def test_a_draw_like_the_top_is_warned_of(world: World) -> None:
+    far = {"sampler": {"name": "simans", "b": 500.0}}
+    (warning,) = world.bench.outcome(world.pool(far)).warnings
+    assert "hardly differs from `top`" in warning
+    assert not world.bench.outcome(world.pool({"sampler": {"name": "top"}})).warnings
+    low = {"sampler": {"name": "simans", "b": -500.0}}
+    outcome = world.bench.outcome(world.pool(low))
+    assert not outcome.warnings
+    assert outcome.metrics["overlap_with_top"] < 0.1
+
+
+def test_without_embeddings_only_what_needs_no_positive(world: World) -> None:
+    made = world.pool({"sampler": {"name": "uniform"}}, embeddings=None)
+    row = rows(made)[1, 12]
+    assert math.isnan(row["positive_score"])
+    assert row["positive_rank"] == 0
+    assert "positives_by_rank" not in world.bench.outcome(made).metrics
+
+
+@pytest.mark.parametrize(
+    ("params", "wired", "message"),
+    [
+        ({}, {"candidates": 1}, "sampler 'simans' compares with the positive's score"),
+        (
+            {"sampler": {"name": "uniform"}, "filters": {"margin": 0.1}},
+            {"candidates": 1},
+            "filter 'margin' compares",
+        ),
+        ({}, {"candidates": 2, "embeddings": 1}, "1 embeddings for 2 candidates"),
+        ({"sampler": {"name": "top", "a": 1.0}}, {"candidates": 1}, "sampler 'top' has no `a`"),
+        (
+            {"sampler": {"name": "uniform"}, "positive": "mean"},
+            {"candidates": 1},
+            "`positive: mean` is read by no sampler",
+        ),
+        ({}, {"candidates": 1, "embeddings": 1, "calibration": 1}, "input 'calibration' is wired"),
+        (
+            {"filters": {"first_rank": 200}},
+            {"candidates": 1, "embeddings": 1},
+            "first_rank 200 lies beyond depth 100",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_runs(params, wired, message) -> None:
+    (found,) = PoolParams.model_validate(params).mismatches(wired, Resources())
+    assert message in found
+
+
+def test_parameters_are_strict() -> None:
+    with pytest.raises(ValidationError):
+        registry()["pool"].params.model_validate({"sampler": {"temprature": 1.0}})
+
+
+def test_training_reads_what_the_stage_wrote(world: World) -> None:
+    made = world.pool({"depth": 8})
+    pools = tables.pools_of(made)
+    assert pools.lists.query_indices.tolist() == [0, 0, 1, 2, 3]
+    assert pools.positives.tolist() == [10, 11, 12, 13, 14]
+    drawn = pools.lists.keep(pools.draw(3, 1, 0))
+    assert drawn.lengths.tolist() == [3] * 5
+    for query, passages in drawn:
+        assert set(passages.tolist()) <= set(world.ranking(query)[:8])
