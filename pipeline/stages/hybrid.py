@@ -25,7 +25,7 @@ from pipeline.dag.contract import (
     stage,
     unused_input,
 )
-from pipeline.sources.records import Split
+from pipeline.sources.records import LabelledSplit
 
 if TYPE_CHECKING:
     from pipeline.artifacts.writer import ArtifactWriter
@@ -49,7 +49,7 @@ class HybridParams(Params):
             list.
     """
 
-    split: Split = "train"
+    split: LabelledSplit = "train"
     num_negatives: int = Field(default=31, ge=1)
     depth: int = Field(default=100, ge=1)
     denoised_depth: int | None = Field(default=None, ge=1)
@@ -108,6 +108,9 @@ def hybrid(
         dropped.update({f"{kind}: {reason}": count for reason, count in each.dropped.items()})
     if judged.not_scored:
         dropped["not scored"] = judged.not_scored * len(kinds)
+    warnings = cautions.on_short_lists(judged.found.lists, params.depth, "depth")
+    if params.denoised:
+        warnings += cautions.on_probabilities(inputs)
     rows = [tables.training_lists(each.positives, each.negatives) for _, each in made]
     writer.write_table("lists", pa.concat_tables(rows))
     return Outcome(
@@ -116,7 +119,7 @@ def hybrid(
         unit="lists",
         dropped=dict(dropped),
         counts=dict(counts),
-        warnings=cautions.on_probabilities(inputs) if params.denoised else (),
+        warnings=warnings,
     )
 
 

@@ -81,6 +81,18 @@ def searched_depth(run: Artifact, split: str) -> int | None:
     return None
 
 
+def positives_removed(run: Artifact) -> set[str]:
+    """Splits whose known positives were taken out of a run's search; none where not known."""
+    try:
+        for made in models_behind(run, "retriever"):
+            params = made.key_inputs.get("params", {})
+            if "remove_positives" in params:
+                return set(params["remove_positives"]) & set(params["depths"])
+    except UnknownOrigin:
+        pass
+    return set()
+
+
 def ranker_loss(scored: Artifact) -> str | None:
     """What the ranker behind scored candidates was last trained with; None where not known."""
     try:

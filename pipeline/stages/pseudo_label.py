@@ -67,6 +67,8 @@ def pseudo_label(
 
     dataset = inputs["dataset"]
     queries = tables.queries_of(dataset, params.splits)
+    if "train" in params.splits:
+        _refuse_without_positives(inputs)
     found = tables.Candidates.read(*inputs.many("candidates")).of_queries(queries)
     labels = pseudo_labels(
         found.lists,
@@ -95,5 +97,21 @@ def pseudo_label(
         dropped={**labels.dropped, **({"not scored": missing} if missing else {})},
         counts=dict(labels.counts),
         metrics=metrics,
-        warnings=cautions.on_probabilities(inputs),
+        warnings=[
+            *cautions.on_short_lists(found.lists, params.depth, "depth"),
+            *cautions.on_probabilities(inputs),
+        ],
     )
+
+
+def _refuse_without_positives(inputs: Inputs) -> None:
+    """Candidates whose search took the known positives out leave only others to be the positive."""
+    from pipeline.stages import lineage
+
+    for scored in inputs.many("candidates"):
+        if "train" in lineage.positives_removed(scored):
+            raise ValueError(
+                f"{scored}: `mine` took the training queries' positives out of these candidates, "
+                "so that the ranker could only choose others: give it `remove_positives: []` in a "
+                "search of its own, or leave `train` out of `splits`"
+            )

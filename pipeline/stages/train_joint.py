@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +17,7 @@ from pipeline.artifacts.kinds import (
     TOKENS,
     TRAINING_LISTS,
 )
-from pipeline.dag.contract import Context, Input, Inputs, Outcome, stage
+from pipeline.dag.contract import Context, Input, Inputs, Outcome, Resources, stage
 from pipeline.stages.train_params import TrainParams
 from pipeline.stages.training_run import read_rows, run_training
 
@@ -85,6 +85,19 @@ class TrainJointParams(TrainParams):
     learning_rate: float = Field(default=1e-5, gt=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0)
     warmup_ratio: float = Field(default=0.0, ge=0, le=1)
+
+    def mismatches(self, wired: Mapping[str, int], resources: Resources) -> Sequence[str]:
+        """As all training, and nothing for a ranker's training where it is frozen."""
+        found = [*super().mismatches(wired, resources)]
+        if self.teacher == "static":
+            if self.chosen("teacher_gradient"):
+                found.append(
+                    "the teacher is static, so no gradient reaches it: set "
+                    "`teacher_gradient: false`, or `teacher: dynamic`"
+                )
+            if self.ranker_loss != "listwise":
+                found.append(f"the teacher is static: ranker_loss '{self.ranker_loss}' is not used")
+        return found
 
     def chosen(self, name: str) -> Any:
         """A parameter's own value, or the preset's."""
@@ -173,7 +186,7 @@ def train_joint(
     exports.check_ranker(inputs["ranker"], inputs["tokens"])
     models = ("retriever",) if params.teacher == "static" else ("retriever", "ranker")
     plan = params.plan(context.seed, *models)
-    rows, lists = read_rows(inputs, params.num_negatives, plan.seed)
+    rows, lists = read_rows(inputs, params.num_negatives, plan.seed, whole=True)
     prepared = _Prepared(
         inputs["retriever"],
         inputs["ranker"],

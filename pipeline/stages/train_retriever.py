@@ -68,6 +68,11 @@ class TrainRetrieverParams(TrainParams):
         found = [*super().mismatches(wired, resources)]
         if self.passage_centric_weight > 0 and self.num_negatives == 0:
             found.append("passage_centric_weight needs hard negatives: num_negatives is 0")
+        if self.passage_centric_weight == 0 and self.passage_centric_form != "paper":
+            found.append(
+                f"passage_centric_form '{self.passage_centric_form}' is not used: "
+                "passage_centric_weight is 0"
+            )
         return found
 
     def passage_centric(self) -> PassageCentric | None:

@@ -134,13 +134,19 @@ class Lists:
     dropped: Mapping[str, int]
 
 
-def read_rows(inputs: Inputs, num_negatives: int, seed: int) -> tuple[Rows, Lists]:
+def read_rows(
+    inputs: Inputs, num_negatives: int, seed: int, *, whole: bool = False
+) -> tuple[Rows, Lists]:
     """All lists and pools of the input `lists`, in the order they are wired, as rows.
 
     Args:
         inputs: of the stage.
         num_negatives: of each row.
         seed: of the draws from pools.
+        whole: a list is one row: one with more negatives is an error, instead of several rows.
+
+    Raises:
+        ValueError: a list that should be whole would be cut.
     """
     from pipeline.stages import tables
     from pipeline.training.drawn_rows import DrawnRows, JoinedRows
@@ -152,6 +158,8 @@ def read_rows(inputs: Inputs, num_negatives: int, seed: int) -> tuple[Rows, List
     count, dropped = 0, {}
     if len(pools) < len(wired):
         lists = _written_lists([each for each in wired if each not in pools])
+        if whole:
+            _refuse_longer(lists, num_negatives)
         rows = TrainingRows.from_lists(lists, num_negatives)
         count, dropped = lists.num_rows, dict(rows.dropped)
         parts.append(rows)
@@ -162,6 +170,17 @@ def read_rows(inputs: Inputs, num_negatives: int, seed: int) -> tuple[Rows, List
         parts.append(drawn)
     found = parts[0] if len(parts) == 1 else JoinedRows(parts)
     return found, Lists(count, dropped)
+
+
+def _refuse_longer(lists: pa.Table, num_negatives: int) -> None:
+    import pyarrow.compute as pc
+
+    longest = pc.max(pc.list_value_length(lists["negatives"])).as_py() or 0
+    if longest > num_negatives:
+        raise ValueError(
+            f"there are lists with {longest} negatives, and num_negatives is {num_negatives}: a "
+            "list is never divided, so give both stages the same number"
+        )
 
 
 def read_pairs(inputs: Inputs) -> tuple[TrainingPairs, Lists]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -56,7 +57,7 @@ def build_optimizer(model: nn.Module, plan: OptimizerPlan) -> torch.optim.Optimi
         from pytorch_optimizer import Lamb
 
         # `adam_debias` leaves the rate as it is: the moments are then all of the state.
-        return Lamb(
+        lamb = Lamb(
             groups,
             lr=plan.learning_rate,
             betas=plan.betas,
@@ -64,6 +65,9 @@ def build_optimizer(model: nn.Module, plan: OptimizerPlan) -> torch.optim.Optimi
             weight_decouple=False,
             adam_debias=True,
         )
+        # The library takes no tensor for longer than 10, and most matrices of an encoder are.
+        lamb.clamp = math.inf
+        return lamb
     return torch.optim.AdamW(
         groups, lr=plan.learning_rate, betas=plan.betas, eps=plan.epsilon, fused=True
     )

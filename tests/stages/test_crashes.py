@@ -55,6 +55,10 @@ def case(name: str, tiny: TinyWorld) -> tuple[dict[str, Any], dict[str, Any]]:
             {"depth": 10, "num_negatives": 2, "negative_below": 0.9},
             {**both, "candidates": tiny.scored},
         ),
+        "pool": (
+            {"depth": 6, "num_negatives": 2},
+            {**both, "candidates": tiny.candidates, "embeddings": tiny.vectors},
+        ),
         "train_joint": ({**TRAINING, "num_negatives": 2}, tiny.joining),
         "joint_retriever": ({}, {"joint": tiny.joint}),
         "joint_ranker": ({}, {"joint": tiny.joint}),

@@ -329,6 +329,22 @@ def test_training_queries_are_labelled_anew_beside_the_unlabelled(bench, wired):
         bench.run("pseudo_label", dataset=wired["dataset"], candidates=[unlabelled, unlabelled])
 
 
+def test_the_ranker_cannot_find_positives_that_were_taken_out_of_the_search(bench, wired):
+    def scored(removed: list[str]):
+        mined = {"depths": {"train": 9}, "remove_positives": removed}
+        found = bench.given(CANDIDATES, made=Made("mine", mined))
+        made = Made("score", inputs={"candidates": found})
+        return candidates(bench, {0: [9, 10]}, {0: [4.0, -4.0]}, made=made)
+
+    params = {"depth": 2, "splits": ("train",)}
+    left_in = bench.run(
+        "pseudo_label", params, dataset=wired["dataset"], candidates=scored(["dev"])
+    )
+    assert rows_of(left_in) == {0: ([9], [10])}
+    with pytest.raises(ValueError, match="took the training queries' positives out"):
+        bench.run("pseudo_label", params, dataset=wired["dataset"], candidates=scored(["train"]))
+
+
 # hybrid ---------------------------------------------------------------------------------------
 
 

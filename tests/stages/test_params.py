@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.dag.commands import Options, execute
+from pipeline.dag.contract import Resources
 from pipeline.dag.specification import read_pipeline
 from pipeline.dag.yaml_nodes import SpecificationError
 from pipeline.stages import registry
@@ -99,6 +100,28 @@ def test_the_passage_centric_loss_needs_hard_negatives():
     weight, none = "passage_centric_weight=0.1", "num_negatives=0"
     (line,) = refused(f"retriever_0.params.{weight}", f"retriever_0.params.{none}")
     assert "passage_centric_weight needs hard negatives" in line
+
+
+def test_a_form_of_a_loss_without_weight_does_nothing():
+    (line,) = refused("retriever_0.params.passage_centric_form=released")
+    assert "passage_centric_form 'released' is not used" in line
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"preset": "paper"}, "so no gradient reaches it"),
+        ({"teacher_gradient": True}, "so no gradient reaches it"),
+        ({"ranker_loss": "pointwise"}, "ranker_loss 'pointwise' is not used"),
+    ],
+)
+def test_a_frozen_teacher_does_not_learn(params, message):
+    read = registry()["train_joint"].params.model_validate
+    (found,) = read({"teacher": "static", **params}).mismatches({}, Resources())
+    assert message in found
+    assert not read({"teacher": "dynamic", **params}).mismatches({}, Resources())
+    own = read({"teacher": "static", "preset": "paper", "teacher_gradient": False})
+    assert not own.mismatches({}, Resources())
 
 
 @pytest.mark.parametrize(

@@ -378,6 +378,13 @@ def test_a_joint_training_gives_two_models_like_any_others(tiny):
     assert tiny.bench.outcome(scored).rows_out > 0
 
 
+def test_a_list_is_never_divided(tiny):
+    longest = max(len(row["negatives"]) for row in tiny.lists.read("lists").to_pylist())
+    params = {**SHORT, "num_negatives": longest - 1}
+    with pytest.raises(ValueError, match=f"{longest} negatives, and num_negatives is"):
+        tiny.bench.run("train_joint", params, **tiny.joining)
+
+
 def test_a_static_teacher_stays_as_it_came(tiny):
     params = {**SHORT, "num_negatives": 2, "teacher": "static"}
     joint = tiny.bench.run("train_joint", params, **tiny.joining)

@@ -1,0 +1,111 @@
+"""A method is the same stages at every size, and what is compared was trained on the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from pipeline.dag.specification import Pipeline, read_pipeline
+from pipeline.stages import registry
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+# The papers' ranker is larger than their retriever, so that v2 needs one of its size first.
+ONLY_LARGE = {"ranker_base"}
+# Depth and threshold are calibrated on the small data, and published on the large.
+ONLY_SMALL = {"calibration"}
+
+
+def own_stages(name: str, below: str) -> Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]]:
+    """What a recipe adds to the one it extends: type and wiring of each stage."""
+    extended = {stage.name for stage in recipe(below).stages}
+    return {
+        stage.name: (stage.type.name, stage.inputs)
+        for stage in recipe(name).stages
+        if stage.name not in extended
+    }
+
+
+def recipe(name: str) -> Pipeline:
+    return read_pipeline(RECIPES / f"{name}.yaml", registry())
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "base"),
+    [
+        ("pair", "paper/pair_msmarco", "paper/rocketqa_msmarco"),
+        ("pair", "paper/pair_nq", "paper/rocketqa_nq"),
+        ("rocketqav2", "paper/rocketqav2_msmarco", "paper/rocketqa_msmarco"),
+        ("rocketqav2", "paper/rocketqav2_nq", "paper/rocketqa_nq"),
+    ],
+)
+def test_sizes_differ_in_values_only(small: str, large: str, base: str) -> None:
+    here, there = own_stages(small, "../pipeline"), own_stages(large, base)
+    # The default run has BM25 already.
+    assert set(there) - {"bm25"} - set(here) <= ONLY_LARGE
+    assert set(here) <= set(there)
+    for name, (stage, inputs) in here.items():
+        other, wired = there[name]
+        assert stage == other, name
+        expected = {slot: made for slot, made in inputs.items() if slot not in ONLY_SMALL}
+        if name == "ranker_warm":
+            expected["base"] = ("ranker_base",)
+        assert {slot: made for slot, made in wired.items() if slot not in ONLY_SMALL} == expected
+
+
+def compared(name: str, evaluation: str = "evaluation") -> list[tuple[str, ...]]:
+    (stage,) = (stage for stage in recipe(name).stages if stage.name == evaluation)
+    return [tuple(pair) for pair in stage.params.comparisons]
+
+
+def test_what_a_recipe_is_about_is_compared() -> None:
+    assert ("PAIR", "M_D2") in compared("pair")
+    assert ("v2", "M_D0") in compared("rocketqav2")
+    for run in ("BM25", "M_D2", "v2"):
+        pair = (f"{run}, v2's ranker + ranker", f"{run}, M_C + ranker")
+        assert pair in compared("rocketqav2", "rankers")
+    series = compared("openqa", "series")
+    assert {("PAIR", "M_D2, labels above 0.5"), ("v2", "M_D1 from M_D0"), ("v2", "PAIR")} <= {
+        *series
+    }
+
+
+@pytest.mark.parametrize("name", ["openqa", "openqa_fraction"])
+def test_what_is_compared_learns_from_the_same_lists(name: str) -> None:
+    stages = {stage.name: stage for stage in recipe(name).stages}
+    pair, same = stages["pair_2_13"], stages["more_13"]
+    assert pair.inputs["lists"] == same.inputs["lists"] == ("lists_1_13", "lists_pair_13")
+    assert stages["pair_1_13"].inputs["lists"] == ("lists_pair_13",)
+    assert stages["control_13"].inputs["lists"] == ("lists_1_13",)
+    joint, control = stages["joint_13"].params, stages["control_13"].params
+    passages = joint.global_batch_size * (1 + joint.num_negatives)
+    assert passages == control.global_batch_size * (1 + control.num_negatives)
+
+
+def test_a_static_teacher_is_the_ranker_that_the_dynamic_one_starts_as() -> None:
+    stages = {stage.name: stage for stage in recipe("rocketqav2_ablations").stages}
+    static, dynamic = stages["joint_static_teacher_13"], stages["joint_stable_13"]
+    assert static.inputs == dynamic.inputs
+    assert static.inputs["ranker"] == ("ranker_warm",)
+    warm = stages["ranker_warm"].params
+    assert warm.fresh_head
+    assert warm.loss == "listwise"
+    assert warm.max_steps
+
+
+def test_lists_without_denoised_ones_are_drawn_from_the_same_ranks() -> None:
+    stages = {stage.name: stage for stage in recipe("rocketqav2_ablations").stages}
+    with_them, without = stages["lists_hybrid"], stages["lists_undenoised"]
+    assert with_them.inputs["candidates"] == without.inputs["candidates"]
+    assert with_them.params.depth == without.params.depth
+    assert with_them.params.denoised_depth is None
+
+
+def test_all_queries_are_searched_with_their_positives_left_in() -> None:
+    stages = {stage.name: stage for stage in recipe("pair_all_queries").stages}
+    lists = stages["lists_pair"]
+    assert lists.params.splits == ("unlabelled", "train")
+    searched = stages[stages[lists.inputs["candidates"][1]].inputs["candidates"][0]]
+    assert searched.params.remove_positives == []
