@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,7 @@ from pipeline.artifacts.kinds import (
     TOKENS,
     TRAINING_LISTS,
 )
-from pipeline.dag.contract import Context, Input, Inputs, Outcome, Resources, stage
+from pipeline.dag.contract import Context, Input, Inputs, Outcome, Params, Resources, stage
 from pipeline.stages.train_params import TrainParams
 from pipeline.stages.training_run import read_rows, run_training
 
@@ -51,6 +51,18 @@ _PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+class TurnsParams(Params):
+    """How long each model is trained before it is the other's turn; the ranker begins.
+
+    Attributes:
+        ranker: steps of its turn (AR2: 500).
+        retriever: steps of its turn (AR2: 1500).
+    """
+
+    ranker: int = Field(default=500, ge=1)
+    retriever: int = Field(default=1500, ge=1)
+
+
 class TrainJointParams(TrainParams):
     """What the two models learn from each other, and their optimisation.
 
@@ -67,7 +79,14 @@ class TrainJointParams(TrainParams):
         query_per_row: encode a list's query once per passage, each time with other dropout.
         teacher: `dynamic` (the ranker goes on learning) or `static` (it stays as it comes).
         ranker_loss: the ranker's own loss: `listwise` (the paper) or `pointwise`.
-        contrastive_weight: of the retriever's own softmax loss over the list (the paper: none).
+        contrastive_weight: of the retriever's own softmax loss over the list (the papers: none).
+        divergence_weight: of the divergence (AR2's regulariser: 1; its released code: 0.5).
+        reward: what the retriever gets for negatives that the ranker takes for positives (AR2):
+            `policy_gradient` is the paper's term, `reward_weighted` the released code's.
+        reward_weight: of the reward's term.
+        turns: the models take turns, the other one standing still (AR2); without it both are
+            trained in every step (RocketQAv2).
+        ranker_learning_rate: the ranker's, where it is not `learning_rate`.
         num_negatives: negatives of a list, m - 1 (the paper: 127 on MS MARCO, 31 on NQ).
         schedule: as published, `constant`.
     """
@@ -80,6 +99,11 @@ class TrainJointParams(TrainParams):
     teacher: Literal["dynamic", "static"] = "dynamic"
     ranker_loss: Literal["listwise", "pointwise"] = "listwise"
     contrastive_weight: float = Field(default=0.0, ge=0)
+    divergence_weight: float = Field(default=1.0, ge=0)
+    reward: Literal["none", "policy_gradient", "reward_weighted"] = "none"
+    reward_weight: float = Field(default=1.0, gt=0)
+    turns: TurnsParams | None = None
+    ranker_learning_rate: float | None = Field(default=None, gt=0, le=1)
     num_negatives: int = Field(default=31, ge=1)
     schedule: Literal["bert", "linear", "constant"] = "constant"
     learning_rate: float = Field(default=1e-5, gt=0, le=1)
@@ -97,7 +121,33 @@ class TrainJointParams(TrainParams):
                 )
             if self.ranker_loss != "listwise":
                 found.append(f"the teacher is static: ranker_loss '{self.ranker_loss}' is not used")
+            if self.turns is not None:
+                found.append("the teacher is static, so there are no turns to take")
+            if self.ranker_learning_rate is not None:
+                found.append("the teacher is static: it has no ranker_learning_rate")
+        elif self.turns is not None and self.chosen("teacher_gradient"):
+            found.append("in the retriever's turn no gradient reaches the ranker: teacher_gradient")
+        if self.reward == "none" and self.divergence_weight + self.contrastive_weight == 0:
+            found.append("the retriever learns nothing: all weights are 0")
         return found
+
+    def joint_plan(self, seed: int) -> TrainingPlan:
+        """How the models are trained, together or in turns."""
+        from pipeline.training.phases import Phases
+
+        if self.teacher == "static":
+            return self.plan(seed, "retriever")
+        plan = self.plan(seed, "retriever", "ranker")
+        optimizers = dict(plan.optimizers)
+        if self.ranker_learning_rate is not None:
+            optimizers["ranker"] = replace(
+                optimizers["ranker"], learning_rate=self.ranker_learning_rate
+            )
+        turns = self.turns
+        phases = None
+        if turns is not None:
+            phases = Phases((("ranker", turns.ranker), ("retriever", turns.retriever)))
+        return replace(plan, optimizers=optimizers, phases=phases)
 
     def chosen(self, name: str) -> Any:
         """A parameter's own value, or the preset's."""
@@ -114,6 +164,9 @@ class TrainJointParams(TrainParams):
             teacher_gradient=self.chosen("teacher_gradient"),
             ranker_loss=self.ranker_loss,
             contrastive_weight=self.contrastive_weight,
+            divergence_weight=self.divergence_weight,
+            reward=self.reward,
+            reward_weight=self.reward_weight,
         )
 
 
@@ -143,6 +196,7 @@ class _Prepared:
             rows=self.rows,
             terms=params.terms(),
             teacher=params.teacher,
+            phases=self.plan.phases,
             query_per_row=params.chosen("query_per_row"),
             token_budget=params.token_budget,
             precision=precision,  # type: ignore[arg-type]
@@ -184,8 +238,7 @@ def train_joint(
 
     exports.check_retriever(inputs["retriever"], inputs["tokens"])
     exports.check_ranker(inputs["ranker"], inputs["tokens"])
-    models = ("retriever",) if params.teacher == "static" else ("retriever", "ranker")
-    plan = params.plan(context.seed, *models)
+    plan = params.joint_plan(context.seed)
     rows, lists = read_rows(inputs, params.num_negatives, plan.seed, whole=True)
     prepared = _Prepared(
         inputs["retriever"],

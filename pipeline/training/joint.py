@@ -1,4 +1,4 @@
-"""Training a retriever and a ranker together on the same lists (RocketQAv2)."""
+"""Training a retriever and a ranker on the same lists: together (RocketQAv2) or in turns (AR2)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from torch import Tensor, nn
 
 from pipeline.methods.distillation import Direction, Reduction, list_divergence
 from pipeline.methods.losses import listwise, pointwise
+from pipeline.methods.ranker_reward import policy_gradient, reward_weighted, rewards
 from pipeline.models.cross_encoder import CrossEncoder
 from pipeline.models.device import Precision
 from pipeline.models.dual_encoder import DualEncoder
 from pipeline.text.store import TokenStore
 from pipeline.training.batches import Share
 from pipeline.training.gradient_cache import backward, embeddings
+from pipeline.training.phases import Phases
 from pipeline.training.rows import Rows
 from pipeline.training.sides import Sides
 from pipeline.training.world import World
 
+Reward = Literal["none", "policy_gradient", "reward_weighted"]
+
 
 @dataclass(frozen=True)
 class JointLoss:
-    """What the two models learn from a list: L_KL, L_sup, and for the retriever its own softmax.
+    """What the two models learn from a list: the ranker its label, the retriever from the ranker.
 
     Attributes:
         direction: of the divergence between the retriever's (student) and the ranker's (teacher)
@@ -32,7 +36,11 @@ class JointLoss:
         reduction: of the divergence.
         teacher_gradient: whether the divergence's gradient reaches the ranker, too.
         ranker_loss: the ranker's own loss over the list.
-        contrastive_weight: of the retriever's listwise loss; the paper has none.
+        contrastive_weight: of the retriever's listwise loss; the papers have none.
+        divergence_weight: of the divergence.
+        reward: the retriever's reward for negatives that the ranker takes for positives (AR2): as a
+            `policy_gradient`, or `reward_weighted` as in the released code.
+        reward_weight: of that term.
     """
 
     direction: Direction = "teacher||student"
@@ -40,6 +48,9 @@ class JointLoss:
     teacher_gradient: bool = False
     ranker_loss: Literal["listwise", "pointwise"] = "listwise"
     contrastive_weight: float = 0.0
+    divergence_weight: float = 1.0
+    reward: Reward = "none"
+    reward_weight: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +64,7 @@ class JointObjective:
         rows: the lists, each a query with its positive and m - 1 negatives.
         terms: the loss.
         teacher: whether the ranker goes on learning.
+        phases: the models take turns: a step trains one of them, the other is not touched.
         query_per_row: encode a list's query once per passage, each time with dropout of its own,
             as the released code does, instead of once.
         token_budget: padded tokens of a micro-batch; larger batches go through the gradient cache.
@@ -65,6 +77,7 @@ class JointObjective:
     rows: Rows
     terms: JointLoss = JointLoss()
     teacher: Literal["dynamic", "static"] = "dynamic"
+    phases: Phases | None = None
     query_per_row: bool = False
     token_budget: int = 16384
     precision: Precision = "float32"
@@ -98,10 +111,15 @@ class JointObjective:
     def describe(self, global_batch_size: int) -> str:
         """What is distilled into what."""
         terms = self.terms
-        return (
+        line = (
             f"lists of {1 + self.rows.num_negatives} passages, KL({terms.direction}) "
             f"{terms.reduction.replace('_', ' ')}, {self.teacher} teacher"
         )
+        if terms.reward != "none":
+            line += f", reward x {terms.reward_weight:g}"
+        if self.phases is not None:
+            line += ", in turns: " + ", ".join(f"{model} {n}" for model, n in self.phases.turns)
+        return line
 
     def step(self, share: Share, world: World) -> Mapping[str, Tensor]:
         """Forward and backward over this rank's lists; see `Objective.step`."""
@@ -109,20 +127,31 @@ class JointObjective:
         queries, lists = batch.query_indices, batch.passages
         repeated, passages = batch.pairs()
         sides = Sides(self.store, world.device, self.precision, self.token_budget)
+        pairs = sides.pairs(self.ranker, repeated, passages)
+        turn = None if self.phases is None else self.phases.at(share.step)
+        if turn == "ranker":
+            self.ranker.train()
+            total = backward(
+                [pairs], lambda logits: self._ranker_loss(logits.view(lists.shape)), world.device
+            )
+            return {"loss": total, "ranker_loss": total}
         encoded = [
             sides.queries(self.retriever, repeated if self.query_per_row else queries),
             sides.passages(self.retriever, passages),
         ]
-        pairs = sides.pairs(self.ranker, repeated, passages)
         shown: dict[str, Tensor] = {}
 
         def loss(query_vectors: Tensor, passage_vectors: Tensor, logits: Tensor) -> Tensor:
             student = self._scores(query_vectors, passage_vectors, lists.shape)
-            terms = self._terms(student, logits.view(lists.shape))
+            teacher = logits.view(lists.shape)
+            terms = self._terms(student, teacher)
+            if self.teacher == "dynamic" and turn is None:
+                terms["ranker_loss"] = self._ranker_loss(teacher)
             shown.update(terms)
             return torch.stack(list(terms.values())).sum()
 
-        if self.teacher == "static":
+        if self.teacher == "static" or turn == "retriever":
+            self.ranker.eval()
             logits = embeddings(pairs, world.device)
             total = backward(encoded, lambda q, p: loss(q, p, logits), world.device)
         else:
@@ -137,13 +166,17 @@ class JointObjective:
         return scores / self.retriever.config.temperature
 
     def _terms(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-        """The loss's summands by name."""
+        """The summands of the retriever's loss by name."""
         terms, seen = self.terms, teacher
         if not terms.teacher_gradient:
             seen = teacher.detach()
-        found = {"divergence": list_divergence(student, seen, terms.direction, terms.reduction)}
-        if self.teacher == "dynamic":
-            found["ranker_loss"] = self._ranker_loss(teacher)
+        found: dict[str, Tensor] = {}
+        if terms.divergence_weight:
+            divergence = list_divergence(student, seen, terms.direction, terms.reduction)
+            found["divergence"] = terms.divergence_weight * divergence
+        if terms.reward != "none":
+            term = {"policy_gradient": policy_gradient, "reward_weighted": reward_weighted}
+            found["reward"] = terms.reward_weight * term[terms.reward](student, rewards(teacher))
         if terms.contrastive_weight:
             found["contrastive"] = terms.contrastive_weight * listwise(student)
         return found

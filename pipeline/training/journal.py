@@ -44,5 +44,13 @@ class Journal:
         if self.file is None:
             return {}
         lines = [json.loads(line) for line in self.file.read_text().splitlines()[-last:]]
-        names = [name for name in lines[-1] if name not in ("step", "epoch")] if lines else []
-        return {name: float(np.mean([line[name] for line in lines])) for name in names}
+        # Where models take turns, not every step has every metric.
+        found: dict[str, list[float]] = {}
+        for line in lines:
+            for name, value in line.items():
+                found.setdefault(name, []).append(value)
+        return {
+            name: float(np.mean(values))
+            for name, values in found.items()
+            if name not in ("step", "epoch")
+        }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from pipeline.training.batches import Batches, Share
 from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.journal import Journal
 from pipeline.training.optimizer import OptimizerPlan, build_optimizer, parameters_of
+from pipeline.training.phases import Phases
 from pipeline.training.state import load_information, load_state, save_state, weights_of
 from pipeline.training.world import World
 
@@ -88,6 +90,8 @@ class TrainingPlan:
         num_train_epochs: passes over the rows.
         max_steps: number of steps in place of `num_train_epochs`.
         checkpoint_steps: a checkpoint is kept every so many steps, and at the end.
+        phases: models that take turns; each model's schedule then counts its own steps alone. None
+            trains all in every step.
     """
 
     seed: int
@@ -96,6 +100,19 @@ class TrainingPlan:
     num_train_epochs: float = 1.0
     max_steps: int | None = None
     checkpoint_steps: int = 500
+    phases: Phases | None = None
+
+    def trained(self, step: int) -> Iterable[str]:
+        """The models that 0-based `step` trains."""
+        return self.optimizers if self.phases is None else (self.phases.at(step),)
+
+    def rate(self, model: str, step: int, total: int) -> float:
+        """A model's learning rate in 0-based `step` of `total`."""
+        plan = self.optimizers[model]
+        if self.phases is not None:
+            step, total = (self.phases.done(model, count) for count in (step, total))
+        warmup = round(plan.warmup_ratio * total)
+        return plan.learning_rate * schedules.factor(plan.schedule, step, total, warmup)
 
     def batches(self, rows: int) -> Batches:
         """The batches of a training on `rows` rows."""
@@ -235,20 +252,18 @@ class _Run:
 
     def _update(self, step: int, loss: float) -> dict[str, float]:
         """Average, check, clip and apply the gradients; returns rates and norms."""
+        optimizers = {name: self.optimizers[name] for name in self.plan.trained(step)}
         self.world.average_gradients(
-            p for optimizer in self.optimizers.values() for p in parameters_of(optimizer)
+            p for optimizer in optimizers.values() for p in parameters_of(optimizer)
         )
         metrics: dict[str, float] = {}
         norms: dict[str, float] = {}
-        for name, optimizer in self.optimizers.items():
+        for name, optimizer in optimizers.items():
             limit = self.plan.optimizers[name].max_gradient_norm
             norms[name] = float(nn.utils.clip_grad_norm_(parameters_of(optimizer), limit))
         self._check_finite(step, {"loss": loss, **{f"{n} gradient": v for n, v in norms.items()}})
-        for name, optimizer in self.optimizers.items():
-            plan = self.plan.optimizers[name]
-            total = self.batches.total_steps
-            warmup = round(plan.warmup_ratio * total)
-            rate = plan.learning_rate * schedules.factor(plan.schedule, step, total, warmup)
+        for name, optimizer in optimizers.items():
+            rate = self.plan.rate(name, step, self.batches.total_steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
@@ -283,9 +298,9 @@ class _Run:
         """What a checkpoint must agree in, as JSON has it."""
         identity = asdict(self.plan) | {"rows": self.objective.row_count}
         del identity["checkpoint_steps"]
-        for optimizer in identity["optimizers"].values():
-            optimizer["betas"] = list(optimizer["betas"])
-        return identity
+        # As JSON gives it back: tuples are lists there.
+        found: dict[str, Any] = json.loads(json.dumps(identity))
+        return found
 
     def _check_same_plan(self, folder: Path) -> None:
         saved, own = load_information(folder)["plan"], self._identity()
@@ -333,6 +348,9 @@ def _check_shares(plan: TrainingPlan, objective: Objective, world: World) -> Non
             f"optimizers are planned for {sorted(plan.optimizers)}, "
             f"but the models are {sorted(objective.models)}"
         )
+    turns = {name for name, _ in plan.phases.turns} if plan.phases else set(objective.models)
+    if turns != set(objective.models):
+        raise ValueError(f"{sorted(turns)} take turns, the models are {sorted(objective.models)}")
     batch, group = plan.global_batch_size, objective.rows_per_group
     if batch % group:
         raise ValueError(

@@ -1,0 +1,45 @@
+"""Phases: which of several models a step trains, where they take turns (AR2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Models take turns, each for its number of steps, over and over.
+
+    Attributes:
+        turns: (model, steps) in their order; each model once, each with at least one step.
+    """
+
+    turns: tuple[tuple[str, int], ...]
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.turns]
+        if not names or len(set(names)) != len(names) or any(n < 1 for _, n in self.turns):
+            raise ValueError(f"turns need each model once, with at least one step: {self.turns}")
+
+    @property
+    def cycle(self) -> int:
+        """Steps until the first model's turn comes again."""
+        return sum(steps for _, steps in self.turns)
+
+    def at(self, step: int) -> str:
+        """The model that 0-based `step` trains."""
+        left = step % self.cycle
+        for name, steps in self.turns:
+            if left < steps:
+                return name
+            left -= steps
+        raise AssertionError
+
+    def done(self, model: str, step: int) -> int:
+        """How many of the steps before 0-based `step` were the model's own."""
+        whole, left = divmod(step, self.cycle)
+        found = 0
+        for name, steps in self.turns:
+            if name == model:
+                found = whole * steps + min(left, steps)
+            left = max(0, left - steps)
+        return found
