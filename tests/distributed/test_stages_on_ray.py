@@ -80,6 +80,36 @@ def test_two_ranks_train_the_retriever_of_one_process(together, tiny):
     assert sum(apart) < 0.01 * sum(moved)
 
 
+def matrices(folder: Path) -> dict[str, torch.Tensor]:
+    """A model's weights, without the vectors: some of those move by rounding alone, since softmax
+    takes no notice of them."""
+    return {
+        f"{path.parent.relative_to(folder).as_posix()}/{name}": value
+        for path in sorted(folder.rglob("model.safetensors"))
+        for name, value in load_file(path).items()
+        if value.ndim > 1
+    }
+
+
+def test_two_ranks_train_the_two_models_of_one_process(ray_cluster, tiny, tmp_path):
+    given = {"base": tiny.base, "tokens": tiny.tokens, "lists": tiny.lists}
+    # Without dropout, which every rank draws for itself.
+    ranker = tiny.bench.run("train_ranker", {**TRAINING, "max_steps": 2, "dropout": 0.0}, **given)
+    wired = {**tiny.joining, "ranker": ranker}
+    params = {**TRAINING, "max_steps": 6, "num_negatives": 2, "encoder_dropout": 0.0}
+    params["preset"] = "paper"
+    there = Bench(str(tmp_path / "there"))
+    joint = there.run("train_joint", params, workers=2, **wired)
+    assert there.outcome(joint).device.startswith("2 x cpu")
+    alone = tiny.bench.run("train_joint", params, **wired)
+    for part, start in (("retriever", tiny.retriever), ("ranker", ranker)):
+        before = matrices(start.folder("model"))
+        one, two = (matrices(each.folder("model") / part) for each in (alone, joint))
+        assert before.keys() == one.keys() == two.keys() and len(one) > 10
+        for name, value in one.items():
+            assert (two[name] - value).norm() < 0.03 * (value - before[name]).norm(), name
+
+
 class Killer(threading.Thread):
     """Kills one of the training workers once a checkpoint is there."""
 

@@ -10,6 +10,8 @@ from pipeline.methods.hybrid import WholeLists, denoised_lists, undenoised_lists
 from pipeline.methods.lists import PassageLists
 
 SHARES = st.sampled_from([0.0, 0.05, 0.1, 0.5, 0.9, 0.95])
+# Below which a negative is sure, and above which a positive is.
+THRESHOLDS = st.sampled_from([(0.1, 0.9), (0.05, 0.9), (0.5, 0.9), (0.1, 0.5), (0.1, 0.95)])
 POSITIVES = PassageLists.from_rows([0, 1, 2], [[100], [101, 102], [103]])
 KNOWN = KnownPairs.of((POSITIVES.queries, POSITIVES.passage_indices), ([0], [1]))
 
@@ -27,15 +29,27 @@ def as_dict(lists: WholeLists) -> dict[int, tuple[int, list[int]]]:
     rows=st.lists(st.lists(SHARES, max_size=12), min_size=4, max_size=4),
     depth=st.integers(1, 10),
     n=st.integers(1, 4),
+    thresholds=THRESHOLDS,
     seed=st.integers(0, 5),
 )
-def test_lists_follow_a_literal_reading(rows: list[list[float]], depth: int, n: int, seed: int):
+def test_lists_follow_a_literal_reading(
+    rows: list[list[float]], depth: int, n: int, thresholds: tuple[float, float], seed: int
+):
     # Query 3 has no positive; passage 1 is known for query 0; candidate ranks are passage numbers.
     candidates = PassageLists.from_rows(range(4), [range(len(row)) for row in rows])
     flat = np.array([value for row in rows for value in row], dtype=np.float64)
     plain = undenoised_lists(candidates, POSITIVES, KNOWN, num_negatives=n, depth=depth, seed=seed)
+    below, above = thresholds
     clean = denoised_lists(
-        candidates, flat, POSITIVES, KNOWN, num_negatives=n, depth=depth, seed=seed
+        candidates,
+        flat,
+        POSITIVES,
+        KNOWN,
+        num_negatives=n,
+        depth=depth,
+        negative_below=below,
+        positive_above=above,
+        seed=seed,
     )
     labelled = {0: {100}, 1: {101, 102}, 2: {103}}
     for result, denoised in ((plain, False), (clean, True)):
@@ -44,9 +58,9 @@ def test_lists_follow_a_literal_reading(rows: list[list[float]], depth: int, n: 
         by_ranker = 0
         for query, row in enumerate(rows):
             seen = [p for p in range(min(depth, len(row))) if (query, p) != (0, 1)]
-            usable = {p for p in seen if not denoised or row[p] < 0.1}
+            usable = {p for p in seen if not denoised or row[p] < below}
             own = labelled.get(query, set())
-            options = own | {p for p in seen if denoised and row[p] > 0.9}
+            options = own | {p for p in seen if denoised and row[p] > above}
             if not options or len(usable) < n:
                 assert query not in lists
                 continue

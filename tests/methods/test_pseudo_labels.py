@@ -9,6 +9,8 @@ from pipeline.methods.lists import PassageLists
 from pipeline.methods.pseudo_labels import pseudo_labels
 
 SHARES = st.sampled_from([0.0, 0.05, 0.1, 0.5, 0.9, 0.91, 0.99])
+# Below which a negative is sure, and above which a positive is.
+THRESHOLDS = st.sampled_from([(0.1, 0.9), (0.05, 0.9), (0.5, 0.9), (0.1, 0.5), (0.1, 0.91)])
 
 
 @settings(max_examples=50, deadline=None)
@@ -16,8 +18,12 @@ SHARES = st.sampled_from([0.0, 0.05, 0.1, 0.5, 0.9, 0.91, 0.99])
     rows=st.lists(st.lists(SHARES, max_size=10), min_size=1, max_size=6),
     depth=st.integers(1, 8),
     n=st.integers(1, 4),
+    thresholds=THRESHOLDS,
 )
-def test_labels_follow_a_literal_reading_of_step_4(rows: list[list[float]], depth: int, n: int):
+def test_labels_follow_a_literal_reading_of_step_4(
+    rows: list[list[float]], depth: int, n: int, thresholds: tuple[float, float]
+):
+    below, above = thresholds
     candidates = PassageLists.from_rows(range(len(rows)), [range(len(row)) for row in rows])
     flat = np.array([value for row in rows for value in row], dtype=np.float64)
     expected: dict[int, tuple[int, list[int]]] = {}
@@ -26,10 +32,12 @@ def test_labels_follow_a_literal_reading_of_step_4(rows: list[list[float]], dept
         if not seen:
             continue
         best = max(range(len(seen)), key=lambda place: (seen[place], -place))
-        negatives = [place for place, value in enumerate(seen) if value < 0.1][:n]
-        if seen[best] > 0.9 and negatives:
+        negatives = [place for place, value in enumerate(seen) if value < below][:n]
+        if seen[best] > above and negatives:
             expected[query] = (best, negatives)
-    result = pseudo_labels(candidates, flat, num_negatives=n, depth=depth)
+    result = pseudo_labels(
+        candidates, flat, num_negatives=n, negative_below=below, positive_above=above, depth=depth
+    )
     got = {
         query: (int(positive), negatives.tolist())
         for positive, (query, negatives) in zip(result.positives, result.negatives, strict=True)

@@ -71,6 +71,29 @@ RETRIEVER = {
 }
 RANKER = {"num_train_epochs": 2, "learning_rate": 1e-5, "weight_decay": 0.01}
 SURE = {"positive_above": 0.9, "negative_below": 0.1, "depth": 50}
+SEPARATE = {"shared": False, "pooling": "cls", "normalize": False, "temperature": 1.0}
+PAIR = {**RETRIEVER, "num_train_epochs": 10}
+LAMB = {"optimizer": "lamb", "weight_decay": 0.01}
+FIRST = {
+    "encoder": {**SEPARATE, "shared": True},
+    "passage_centric_weight": 0.1,
+    "passage_centric_form": "released",
+}
+JOINT = {
+    "preset": "released",
+    "teacher": "dynamic",
+    "ranker_loss": "listwise",
+    "contrastive_weight": 0.0,
+    "global_batch_size": 96,
+    "learning_rate": 1e-5,
+    "schedule": "constant",
+    "warmup_ratio": 0.0,
+    "optimizer": "adamw",
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+    "max_steps": None,
+}
+ONE_LOGIT = {"head": "cls_logit", "dropout": 0.1}
 PUBLISHED = {
     "rocketqa_msmarco": {
         "tokens": LENGTHS,
@@ -117,16 +140,115 @@ PUBLISHED = {
             "answer_depths": [5, 20, 100],
         },
     },
+    "pair_msmarco": {
+        "tokens": {"query_max_len": 32, "passage_max_len": 128},
+        "pair_1": {
+            **PAIR,
+            **LAMB,
+            **FIRST,
+            "negatives": "cross_batch",
+            "global_batch_size": 8 * 512,
+        },
+        "pair_2": {
+            **PAIR,
+            **LAMB,
+            "passage_centric_weight": 0.0,
+            "negatives": "cross_batch",
+            "global_batch_size": 8 * 512,
+        },
+    },
+    "pair_nq": {
+        "tokens": {"query_max_len": 32, "passage_max_len": 128},
+        "pair_1": {
+            **PAIR,
+            **FIRST,
+            "negatives": "in_batch",
+            "in_batch_group_size": 512,
+            "global_batch_size": 8 * 512,
+        },
+        "pair_2": {
+            **PAIR,
+            "passage_centric_weight": 0.0,
+            "negatives": "in_batch",
+            "in_batch_group_size": 512,
+            "global_batch_size": 512,
+        },
+    },
+    "rocketqav2_msmarco": {
+        "tokens": {"query_max_len": 32, "passage_max_len": 128},
+        "lists_joint": {"num_negatives": 127, "undenoised": 1, "denoised": 1, "split": "train"},
+        "ranker_base": {**RANKER, "global_batch_size": 256},
+        "ranker_warm": ONE_LOGIT,
+        "joint": {**JOINT, "num_negatives": 127, "num_train_epochs": 2},
+        "reranked_v2": {"depth": 50},
+        "bm25": {"depths": {"dev": 1000}},
+        "bm25_by_ranker_v2": {"depth": 1000},
+        "rocketqa_by_ranker_v2": {"depth": 50},
+    },
+    "rocketqav2_nq": {
+        "tokens": {"query_max_len": 32, "passage_max_len": 128},
+        "lists_joint": {"num_negatives": 31, "undenoised": 1, "denoised": 1, "split": "train"},
+        "ranker_base": {**RANKER, "global_batch_size": 64},
+        "ranker_warm": ONE_LOGIT,
+        "joint": {**JOINT, "num_negatives": 31, "num_train_epochs": 3},
+        "reranked_v2": {"depth": 50},
+    },
+    "dureader": {
+        "tokens": {"query_max_len": 32, "passage_max_len": 384, "pair_max_len": 384},
+        "lists": {"source": "given"},
+        "retriever": {
+            **RETRIEVER,
+            "encoder": SEPARATE,
+            "negatives": "cross_batch",
+            "global_batch_size": 4 * 128,
+            "num_train_epochs": 10,
+        },
+        "candidates": {"depths": {"train": 50, "validation": 50, "dev": 50}},
+        "ranker_lists": {"source": "candidates", "depth": 50},
+        # As the maintainers trained it; the script has 4 x 32.
+        "ranker": {**RANKER, "num_train_epochs": 3, "global_batch_size": 4 * 64},
+        "reranked": {"depth": 50},
+        "evaluation": {"shown": ["RR@10", "Success@1", "Success@50"]},
+    },
+}
+# Processes that train, as many as there were GPUs.
+WORKERS = {
+    "rocketqa_msmarco": {"retriever_0": 8, "ranker": 4, "retriever_1": 8, "retriever_2": 8},
+    "rocketqa_nq": {"retriever_0": 2, "ranker": 1, "retriever_1": 2, "retriever_2": 2},
+    "pair_msmarco": {"pair_1": 8, "pair_2": 8},
+    "pair_nq": {"pair_1": 8, "pair_2": 1},
+    "rocketqav2_msmarco": {"joint": 32},
+    "rocketqav2_nq": {"joint": 8},
+    "dureader": {"retriever": 4, "ranker": 4},
 }
 
 
 @pytest.mark.parametrize(
     ("name", "stage"), [(name, stage) for name, stages in PUBLISHED.items() for stage in stages]
 )
-def test_rocketqa_is_at_the_papers_sizes(name, stage):
+def test_paper_recipes_are_at_the_published_sizes(name, stage):
     stages = {one.name: one.params.model_dump() for one in recipe(f"paper/{name}").stages}
     published = PUBLISHED[name][stage]
     assert {key: stages[stage][key] for key in published} == published
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_paper_recipes_train_on_as_many_workers_as_the_authors(name):
+    stages = {stage.name: stage.resources.workers for stage in recipe(f"paper/{name}").stages}
+    assert {stage: stages[stage] for stage in WORKERS[name]} == WORKERS[name]
+
+
+def test_white_space_is_taken_out_of_chinese_texts():
+    (data,) = of_type(recipe("paper/dureader"), "ingest")
+    assert data.params.source.remove_spaces
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_lists_are_as_long_as_the_joint_training_takes_them(file):
+    pipeline = read_pipeline(file, registry())
+    made = {stage.name: stage.params.num_negatives for stage in of_type(pipeline, "hybrid")}
+    for stage in of_type(pipeline, "train_joint"):
+        assert {made[name] for name in stage.inputs["lists"]} == {stage.params.num_negatives}
 
 
 @pytest.mark.parametrize(

@@ -312,6 +312,9 @@ def test_pseudo_labels_against_the_papers_words(bench, wired):
     assert outcome.dropped == {"no sure positive": 1, "no sure negative": 1}
     one = bench.run("pseudo_label", {"depth": 4, "num_negatives": 1}, **inputs)
     assert rows_of(one) == {5: ([30], [1]), 6: ([4], [5])}
+    less = {"depth": 4, "positive_above": 0.89, "negative_below": 0.4}
+    lenient = bench.run("pseudo_label", less, **inputs)
+    assert rows_of(lenient) == {5: ([30], [1, 3]), 6: ([4], [5]), 7: ([6], [7, 8]), 8: ([32], [9])}
     shallow = bench.run("pseudo_label", {"depth": 1}, **inputs)
     assert rows_of(shallow) == {} and bench.outcome(shallow).rows_in == 4
 
@@ -380,6 +383,21 @@ def test_hybrid_lists_of_both_kinds_are_counted(bench, wired):
     }
     assert outcome.counts["undenoised"] == 4 and outcome.counts["denoised"] == 1
     assert outcome.counts["positives_by_the_ranker"] == (rows[4]["positives"] == [2])
+
+
+def test_hybrid_asks_the_ranker_to_its_own_depth_and_thresholds(bench, wired):
+    ranked = [1, 2, 3, 4, 5, 6]
+    # P = 0.27, 0.73, 0.27 and 0.73; the ranker was not asked about the rest.
+    logits = [-1.0, 1.0, -1.0, 1.0, float("nan"), float("nan")]
+    wired |= {"candidates": candidates(bench, {2: ranked}, {2: logits})}
+    params = {"num_negatives": 2, "depth": 6, "undenoised": 8, "denoised": 8}
+    params |= {"denoised_depth": 3, "negative_below": 0.3, "positive_above": 0.7}
+    rows = bench.run("hybrid", params, **wired).read("lists").to_pylist()
+    undenoised, denoised = rows[:8], rows[8:]
+    assert len(denoised) == 8 and all(row["negatives"] == [1, 3] for row in denoised)
+    assert {row["positives"][0] for row in denoised} == {13, 2}
+    assert {row["positives"][0] for row in undenoised} == {13}
+    assert {passage for row in undenoised for passage in row["negatives"]} == set(ranked)
 
 
 # score and calibrate --------------------------------------------------------------------------

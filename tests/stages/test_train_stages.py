@@ -19,6 +19,7 @@ from pipeline.models.joined_pairs import JoinedPairs
 from pipeline.stages import exports, registry, tables
 from pipeline.text.template import InputTemplate
 from pipeline.training.joint import JointLoss
+from pipeline.training.optimizer import OptimizerPlan
 from tests.benches import EXACT, LENGTHS, SCRATCH, SHORT, contents
 
 RETRIEVER = {"encoder": {"shared": False}, **SHORT}
@@ -402,6 +403,95 @@ def test_presets_fill_in_what_is_not_given():
     assert released.chosen("query_per_row") and not stable.chosen("query_per_row")
     own = read({"preset": "paper", "teacher_gradient": False, "direction": "teacher||student"})
     assert own.terms() == JointLoss()
+    more = read({"ranker_loss": "pointwise", "contrastive_weight": 0.5})
+    assert more.terms() == JointLoss(ranker_loss="pointwise", contrastive_weight=0.5)
+
+
+# Without dropout in the encoders, so that equal losses are equal numbers.
+JOINT = {**SHORT, "num_negatives": 2, "max_steps": 2, "encoder_dropout": 0.0}
+
+
+def first_step(joint) -> dict[str, float]:
+    return json.loads(joint.text("training.jsonl").splitlines()[0])
+
+
+def differ(one, other, part: str) -> bool:
+    """Whether two joint trainings gave two models of a kind."""
+    before, after = (weights(joint) for joint in (one, other))
+    return any(not torch.equal(before[name], after[name]) for name in before if part in name)
+
+
+def test_each_preset_is_trained_by_its_own_divergence(tiny):
+    stable, paper, released = (
+        tiny.bench.run("train_joint", {**JOINT, "preset": name}, **tiny.joining)
+        for name in ("stable", "paper", "released")
+    )
+    found = [first_step(joint) for joint in (stable, paper, released)]
+    assert len({step["ranker_loss"] for step in found}) == 1
+    # A list has 3 passages, over which the released code takes the mean.
+    assert found[2]["divergence"] == pytest.approx(found[0]["divergence"] / 3, rel=1e-4)
+    assert found[1]["divergence"] != pytest.approx(found[0]["divergence"], rel=1e-4)
+    for one, other in ((stable, paper), (stable, released), (paper, released)):
+        assert differ(one, other, "retriever/")
+        # The divergence reaches the ranker under `paper` alone.
+        assert differ(one, other, "ranker/") is (paper in (one, other))
+
+
+def test_a_query_is_encoded_per_passage_where_it_is_asked_for(tiny):
+    params = {**JOINT, "preset": "released", "encoder_dropout": 0.1}
+    per_passage, once = (
+        tiny.bench.run("train_joint", {**params, **own}, **tiny.joining)
+        for own in ({}, {"query_per_row": False})
+    )
+    assert differ(per_passage, once, "retriever/query/")
+
+
+def test_the_rankers_own_loss_and_the_retrievers_are_chosen(tiny):
+    plain, pointwise, contrastive = (
+        tiny.bench.run("train_joint", {**JOINT, **own}, **tiny.joining)
+        for own in ({}, {"ranker_loss": "pointwise"}, {"contrastive_weight": 0.5})
+    )
+    found = [first_step(joint) for joint in (plain, pointwise, contrastive)]
+    assert len({step["divergence"] for step in found}) == 1
+    assert found[1]["ranker_loss"] != pytest.approx(found[0]["ranker_loss"], rel=1e-3)
+    assert ["contrastive" in step for step in found] == [False, False, True]
+    summed = sum(found[2][name] for name in ("divergence", "ranker_loss", "contrastive"))
+    assert found[2]["loss"] == pytest.approx(summed, rel=1e-5)
+    assert differ(plain, pointwise, "ranker/") and differ(plain, contrastive, "retriever/")
+    assert not differ(plain, contrastive, "ranker/")
+
+
+def test_the_passage_centric_loss_is_trained_in_the_form_asked_for(tiny):
+    forms = [
+        {},
+        {"passage_centric_weight": 0.1, "passage_centric_form": "paper"},
+        {"passage_centric_weight": 0.1, "passage_centric_form": "released"},
+    ]
+    params = {**RETRIEVER, "max_steps": 2, "encoder_dropout": 0.0}
+    found = [
+        weights(tiny.bench.run("train_retriever", {**params, **form}, **training(tiny)))
+        for form in forms
+    ]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        pairs = zip(found[one].values(), found[other].values(), strict=True)
+        assert not all(torch.equal(left, right) for left, right in pairs)
+
+
+@pytest.mark.parametrize("stage", ["train_retriever", "train_ranker", "train_joint"])
+def test_every_model_is_optimised_as_the_parameters_say(stage):
+    chosen = {
+        "learning_rate": 2e-4,
+        "optimizer": "lamb",
+        "weight_decay": 0.03,
+        "max_grad_norm": 0.7,
+        "schedule": "linear",
+        "warmup_ratio": 0.2,
+    }
+    plan = registry()[stage].params.model_validate(chosen).plan(5, "one", "other")
+    expected = OptimizerPlan(
+        2e-4, "lamb", 0.03, max_gradient_norm=0.7, schedule="linear", warmup_ratio=0.2
+    )
+    assert plan.optimizers == {"one": expected, "other": expected}
 
 
 def test_a_ranker_may_start_from_anothers_encoder_with_a_head_of_its_own(tiny):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from training_cases import (
     gradients,
     joint_objective,
     joint_step,
+    training_rows,
 )
 
 from pipeline.artifacts.checkpoints import StoreCheckpoints
 from pipeline.artifacts.store import Store
-from pipeline.models.encoder import TensorBatch
+from pipeline.models.encoder import TensorBatch, TextEncoder
 from pipeline.training.batches import Share
 from pipeline.training.joint import JointObjective
 from pipeline.training.loop import TrainingPlan, TrainingResult, train
@@ -35,11 +36,18 @@ SINGLE = World.single(CPU)
 PAPER = {"direction": "student||teacher", "teacher_gradient": True}
 RELEASED = {"direction": "teacher||student", "reduction": "per_element"}
 OURS: dict[str, Any] = {}
-CASES = [PAPER, RELEASED, OURS, {"ranker_loss": "pointwise", "contrastive_weight": 0.5}]
+CASES: list[dict[str, Any]] = [
+    {"terms": PAPER},
+    {"terms": RELEASED},
+    {"terms": OURS},
+    {"terms": {"ranker_loss": "pointwise", "contrastive_weight": 0.5}},
+    {"teacher": "static"},
+    {"query_per_row": True},
+]
 
 
 def literal_scores(objective: JointObjective) -> tuple[Tensor, Tensor]:
-    """Both models' scores [16, 4], list by list and pair by pair."""
+    """Both models' scores [L, m], list by list and pair by pair."""
     store, rows = objective.store, objective.rows
     students, teachers = [], []
     for query, positive, negatives in zip(
@@ -53,7 +61,7 @@ def literal_scores(objective: JointObjective) -> tuple[Tensor, Tensor]:
             TensorBatch.from_tokens(store.passage_batch(passages), CPU)
         )
         students.append((vectors @ vector[0]) / objective.retriever.config.temperature)
-        pairs = store.pair_batch(np.full(4, query), passages)
+        pairs = store.pair_batch(np.full(len(passages), query), passages)
         teachers.append(objective.ranker(TensorBatch.from_tokens(pairs, CPU)))
     return torch.stack(students), torch.stack(teachers)
 
@@ -64,29 +72,38 @@ def literal_loss(objective: JointObjective) -> Tensor:
     seen = teacher if terms.teacher_gradient else teacher.detach()
     s, t = student.softmax(1), seen.softmax(1)
     divergence = s * (s / t).log() if terms.direction == "student||teacher" else t * (t / s).log()
-    loss = divergence.sum() / (16 if terms.reduction == "per_list" else 64)
-    if terms.ranker_loss == "listwise":
+    loss = divergence.sum() / (len(s) if terms.reduction == "per_list" else s.numel())
+    if objective.teacher == "dynamic" and terms.ranker_loss == "listwise":
         loss = loss - teacher.log_softmax(1)[:, 0].mean()
-    else:
-        labels = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(16, 4)
+    elif objective.teacher == "dynamic":
+        labels = torch.zeros_like(teacher)
+        labels[:, 0] = 1
         loss = loss + F.binary_cross_entropy(teacher.sigmoid(), labels)
     return loss - terms.contrastive_weight * student.log_softmax(1)[:, 0].mean()
 
 
+def both(objective: JointObjective) -> nn.ModuleDict:
+    return nn.ModuleDict({"retriever": objective.retriever, "ranker": objective.ranker})
+
+
+def literal_gradients(objective: JointObjective) -> tuple[float, dict[str, np.ndarray]]:
+    loss = literal_loss(objective)
+    loss.backward()
+    return float(loss.detach()), gradients(both(objective))
+
+
 @pytest.mark.parametrize("size", [1, 2, 4])
 @pytest.mark.parametrize("budget", [ROOMY, TIGHT])
-@pytest.mark.parametrize("terms", CASES)
+@pytest.mark.parametrize("case", CASES)
 def test_gradients_of_both_models_equal_the_plain_computation_for_any_number_of_workers(
-    workers: WorkerGroup, store: Path, size: int, budget: int, terms: dict[str, Any]
+    workers: WorkerGroup, store: Path, size: int, budget: int, case: dict[str, Any]
 ) -> None:
-    oracle = joint_objective(store, terms=terms)
-    loss = literal_loss(oracle)
-    loss.backward()
-    expected = gradients(nn.ModuleDict({"retriever": oracle.retriever, "ranker": oracle.ranker}))
-    assert {name.split(".")[0] for name in expected} == {"retriever", "ranker"}
-    options = {"terms": terms, "token_budget": budget}
+    oracle = joint_objective(store, **case)
+    loss, expected = literal_gradients(oracle)
+    assert {name.split(".")[0] for name in expected} == set(oracle.models)
+    options = {**case, "token_budget": budget}
     for scalars, measured in workers.run(size, joint_step, store, options):
-        assert scalars["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+        assert scalars["loss"] == pytest.approx(loss, rel=1e-5, abs=1e-6)
         parts = [value for name, value in scalars.items() if name != "loss"]
         assert sum(parts) == pytest.approx(scalars["loss"], rel=1e-5)
         assert measured.keys() == expected.keys()
@@ -123,6 +140,46 @@ def test_a_static_teacher_gets_no_gradient_and_the_retriever_learns_the_same(sto
     expected = gradients(dynamic.retriever)
     for name, gradient in gradients(static.retriever).items():
         np.testing.assert_allclose(gradient, expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def seen_by(encoder: TextEncoder) -> list[tuple[int, int]]:
+    """The shapes [rows, tokens] of the inputs that `encoder` is going to see."""
+    shapes: list[tuple[int, int]] = []
+    encoder.register_forward_pre_hook(
+        lambda _, given: shapes.append(tuple(given[0].input_ids.shape))
+    )
+    return shapes
+
+
+@pytest.mark.parametrize("teacher", ["dynamic", "static"])
+@pytest.mark.parametrize(("per_row", "encoded"), [(False, 16), (True, 16 * 4)])
+def test_a_query_is_encoded_once_a_list_or_once_a_passage(
+    store: Path, teacher: str, per_row: bool, encoded: int
+) -> None:
+    objective = joint_objective(store, query_per_row=per_row, teacher=teacher, token_budget=ROOMY)
+    shapes = seen_by(objective.retriever.query_tower)
+    objective.step(Share(np.arange(16)), SINGLE)
+    assert sum(rows for rows, _ in shapes) == encoded
+
+
+@pytest.mark.parametrize("case", [{"terms": PAPER}, {"teacher": "static"}, {"query_per_row": True}])
+def test_a_list_of_128_passages_fits_a_small_device(store: Path, case: dict[str, Any]) -> None:
+    def one_list(**options: Any) -> JointObjective:
+        return replace(joint_objective(store, **case, **options), rows=training_rows(1, 127))
+
+    objective = one_list(token_budget=TIGHT)
+    retriever = objective.retriever
+    encoders = (retriever.query_tower, retriever.passage_tower, objective.ranker.encoder)
+    seen = [seen_by(encoder) for encoder in encoders]
+    loss = objective.step(Share(np.arange(1)), SINGLE)["loss"]
+    assert all(rows * tokens <= TIGHT for shapes in seen for rows, tokens in shapes)
+    assert [sum(rows for rows, _ in shapes) >= 128 for shapes in seen[1:]] == [True, True]
+    expected_loss, expected = literal_gradients(one_list())
+    assert float(loss) == pytest.approx(expected_loss, rel=1e-5, abs=1e-6)
+    measured = gradients(both(objective))
+    assert measured.keys() == expected.keys()
+    for name, gradient in expected.items():
+        np.testing.assert_allclose(measured[name], gradient, rtol=1e-4, atol=2e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

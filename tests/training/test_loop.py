@@ -18,7 +18,7 @@ from training_cases import (
     in_process_group,
     plan,
     retriever_objective,
-    train_retriever,
+    train_objective,
 )
 
 from pipeline.artifacts.checkpoints import StoreCheckpoints
@@ -159,8 +159,12 @@ def test_biases_and_layer_norm_have_no_weight_decay() -> None:
     }
 
 
-def test_lamb_moves_every_tensor_by_its_own_length() -> None:
+@pytest.mark.parametrize("length", [0.5, 40.0])
+def test_lamb_moves_every_tensor_by_its_own_length(length: float) -> None:
     model = nn.Linear(3, 2).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= length / parameter.norm()
     before = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = build_optimizer(model, OptimizerPlan(0.01, "lamb", weight_decay=0.1))
     model(torch.ones(1, 3, dtype=torch.float64)).pow(2).sum().backward()
@@ -170,6 +174,8 @@ def test_lamb_moves_every_tensor_by_its_own_length() -> None:
         update = first / (second.sqrt() + 1e-6) + decay * old
         expected = old - 0.01 * old.norm() / update.norm() * update
         torch.testing.assert_close(new.detach(), expected, rtol=1e-5, atol=1e-9)
+        moved = float((new.detach() - old).norm())
+        assert moved == pytest.approx(0.01 * length, rel=1e-5)
 
 
 def test_lamb_resumed_equals_lamb_undisturbed(tmp_path: Path) -> None:
@@ -185,16 +191,19 @@ def test_lamb_resumed_equals_lamb_undisturbed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize(
+    ("kind", "models"), [("retriever", ["retriever"]), ("joint", ["ranker", "retriever"])]
+)
 def test_killed_and_resumed_equals_undisturbed(
-    workers: WorkerGroup, store: Path, tmp_path: Path, size: int
+    workers: WorkerGroup, store: Path, tmp_path: Path, size: int, kind: str, models: list[str]
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    undisturbed = workers.run(size, train_retriever, store, whole)[0]
+    undisturbed = workers.run(size, train_objective, store, whole, kind)[0]
     context = multiprocessing.get_context("spawn")
     doomed = [
         context.Process(
             target=in_process_group,
-            args=(rank, size, tmp_path / "meeting", train_retriever, (store, broken, True)),
+            args=(rank, size, tmp_path / "meeting", train_objective, (store, broken, kind, True)),
         )
         for rank in range(size)
     ]
@@ -204,10 +213,11 @@ def test_killed_and_resumed_equals_undisturbed(
         process.join()
     assert doomed[-1].exitcode == -9
     assert [line["step"] for line in lines(broken)] == [1, 2, 3, 4]
-    resumed = workers.run(size, train_retriever, store, broken)[0]
+    resumed = workers.run(size, train_objective, store, broken, kind)[0]
     assert (undisturbed.resumed_at, resumed.resumed_at) == (0, 3)
     assert final_state(broken) == final_state(whole)
-    assert len(final_state(whole)) == 2
+    parts = ("optimizer", "weights")
+    assert sorted(final_state(whole)) == [f"{m}.{p}.safetensors" for m in models for p in parts]
     for expected, measured in zip(lines(whole), lines(broken), strict=True):
         del expected["rows_per_second"], measured["rows_per_second"]
         assert measured == expected

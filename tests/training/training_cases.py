@@ -257,28 +257,43 @@ def plan(**changes: Any) -> TrainingPlan:
     )
 
 
-class Mortal(RetrieverObjective):
-    """Kills the last rank's process in the fifth step."""
+class Mortal:
+    """An objective that kills the last rank's process in the fifth step."""
 
-    steps = 0
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.steps = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
     def step(self, share: Any, world: World) -> Any:
-        Mortal.steps += 1
-        if Mortal.steps == 5 and world.rank == world.size - 1:
+        self.steps += 1
+        if self.steps == 5 and world.rank == world.size - 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().step(share, world)
+        return self.inner.step(share, world)
 
 
-def train_retriever(world: World, store: Path, folder: Path, mortal: bool = False) -> Any:
-    objective = retriever_objective(store, dropout=0.1, token_budget=TIGHT)
-    if mortal:
-        objective = Mortal(objective.model, objective.store, objective.rows, objective.known,
-                           token_budget=TIGHT)  # fmt: skip
+OBJECTIVES: dict[str, Callable[..., Any]] = {
+    "retriever": retriever_objective,
+    "joint": joint_objective,
+}
+
+
+def train_objective(
+    world: World, store: Path, folder: Path, kind: str, mortal: bool = False
+) -> TrainingResult:
+    objective = OBJECTIVES[kind](store, dropout=0.1, token_budget=TIGHT)
+    optimizers = dict.fromkeys(objective.models, OptimizerPlan(1e-2, weight_decay=0.01))
     checkpoints = StoreCheckpoints(Store(str(folder)), "checkpoints")
-    result: TrainingResult = train(
-        objective, plan(), world, checkpoints, Quiet(), folder / "training.jsonl"
+    return train(
+        Mortal(objective) if mortal else objective,
+        plan(optimizers=optimizers),
+        world,
+        checkpoints,
+        Quiet(),
+        folder / "training.jsonl",
     )
-    return result
 
 
 # The group ---------------------------------------------------------------------------------
