@@ -97,10 +97,11 @@ TOKENS = Kind(
     documents=("template.json",),
 )
 
-RETRIEVER = Kind("Retriever", folders=("model",), documents=("training.jsonl",))
-RANKER = Kind("Ranker", folders=("model",), documents=("training.jsonl",))
+# `moments`: the optimizers' state, where another part of the training is to go on from it.
+RETRIEVER = Kind("Retriever", folders=("model", "moments"), documents=("training.jsonl",))
+RANKER = Kind("Ranker", folders=("model", "moments"), documents=("training.jsonl",))
 # Folders `retriever` and `ranker` inside `model`.
-JOINT_MODELS = Kind("JointModels", folders=("model",), documents=("training.jsonl",))
+JOINT_MODELS = Kind("JointModels", folders=("model", "moments"), documents=("training.jsonl",))
 
 EMBEDDINGS = Kind(
     "Embeddings",

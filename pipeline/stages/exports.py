@@ -138,8 +138,15 @@ def _told(card: Card, template: InputTemplate, room: int) -> Card:
 
 def copy_model(joint: Artifact, part: str, writer: ArtifactWriter) -> Outcome:
     """Make one model of a joint training an artifact of its own, with that training's journal."""
+    from pipeline.training.state import moments_file
+
     with writer.folder("model") as folder:
         shutil.copytree(joint.folder("model") / part, folder, dirs_exist_ok=True)
+    if joint.has("moments"):
+        with writer.folder("moments") as folder:
+            shutil.copyfile(
+                joint.folder("moments") / moments_file(part), folder / moments_file(part)
+            )
     if joint.has("training.jsonl"):
         writer.document("training.jsonl", joint.text("training.jsonl"))
     return Outcome(rows_in=1, rows_out=1, unit="models")

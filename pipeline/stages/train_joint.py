@@ -179,6 +179,10 @@ class _Prepared:
     params: TrainJointParams
     plan: TrainingPlan
 
+    @property
+    def starts(self) -> Mapping[str, Artifact]:
+        return {"retriever": self.retriever, "ranker": self.ranker}
+
     def objective(self, world: World, precision: str) -> JointObjective:
         from pipeline.models.cross_encoder import CrossEncoder
         from pipeline.models.dual_encoder import DualEncoder

@@ -14,6 +14,24 @@ if TYPE_CHECKING:
     from pipeline.training.optimizer import OptimizerPlan
 
 
+_BETWEEN_PARTS = 1_000_003
+
+
+class PartParams(Params):
+    """Which part of one training in several this is: rounds with new negatives, for instance.
+
+    The learning rate goes on along one schedule over all parts, and the optimizer with the moments
+    of the part before, which the stage starts from. All parts take `max_steps`.
+
+    Attributes:
+        number: 1, 2, …; in a group of rounds `"{round}"`.
+        of: how many there are.
+    """
+
+    number: int = Field(ge=1)
+    of: int = Field(ge=1)
+
+
 class TrainParams(Params):
     """Optimisation, batches and checkpoints.
 
@@ -34,6 +52,7 @@ class TrainParams(Params):
             goes through in pieces.
         checkpoint_steps: a checkpoint is kept every so many steps.
         replicate: another number is another run: other batches, other dropout, other head.
+        part: of a training in several parts.
     """
 
     global_batch_size: int = Field(default=32, ge=1)
@@ -50,6 +69,8 @@ class TrainParams(Params):
     token_budget: int = Field(default=8192, ge=1)
     checkpoint_steps: int = Field(default=500, ge=1)
     replicate: int = Field(default=0, ge=0)
+    # Left out where it is not given, so that it is in no key of a training in one piece.
+    part: PartParams | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property
     def rows_per_group(self) -> int:
@@ -57,7 +78,12 @@ class TrainParams(Params):
         return 1
 
     def mismatches(self, wired: Mapping[str, int], resources: Resources) -> Sequence[str]:
-        """A global batch that the workers can share."""
+        """A global batch that the workers can share, and parts of equal length."""
+        part = self.part
+        if part is not None and part.number > part.of:
+            return (f"part {part.number} of {part.of} parts",)
+        if part is not None and self.max_steps is None:
+            return ("parts are equally long: give `max_steps`, not epochs",)
         batch, group, workers = self.global_batch_size, self.rows_per_group, resources.workers
         if batch % group:
             return (f"global_batch_size {batch} is no multiple of in_batch_group_size {group}",)
@@ -86,8 +112,11 @@ class TrainParams(Params):
         """The training of one or more models, by the names their objective gives them."""
         from pipeline.training.loop import TrainingPlan
 
+        part = (1, 1) if self.part is None else (self.part.number, self.part.of)
         return TrainingPlan(
-            seed=seed + self.replicate,
+            # Each part has batches and draws of its own; no other run is as far away.
+            seed=seed + self.replicate + (part[0] - 1) * _BETWEEN_PARTS,
+            part=part,
             global_batch_size=self.global_batch_size,
             optimizers=dict.fromkeys(models, self.optimizer_plan()),
             num_train_epochs=self.num_train_epochs,

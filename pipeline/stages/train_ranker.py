@@ -70,6 +70,10 @@ class _Prepared:
     params: TrainRankerParams
     plan: TrainingPlan
 
+    @property
+    def starts(self) -> Mapping[str, Artifact]:
+        return {"ranker": self.start}
+
     def objective(self, world: World, precision: str) -> RankerObjective:
         import torch
 

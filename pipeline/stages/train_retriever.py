@@ -93,6 +93,10 @@ class _Prepared:
     params: TrainRetrieverParams
     plan: TrainingPlan
 
+    @property
+    def starts(self) -> Mapping[str, Artifact]:
+        return {"retriever": self.start}
+
     def objective(self, world: World, precision: str) -> RetrieverObjective:
         from pipeline.models.dual_encoder import DualEncoder, DualEncoderConfig
         from pipeline.models.training_mode import prepare_for_training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import torch
 
+    from pipeline.artifacts.checkpoints import StoreCheckpoints
     from pipeline.artifacts.reader import Artifact
     from pipeline.artifacts.writer import ArtifactWriter
     from pipeline.training.loop import Objective, TrainingPlan
@@ -31,6 +33,10 @@ class Prepared(Protocol):
     @property
     def plan(self) -> TrainingPlan:
         """How it is trained."""
+
+    @property
+    def starts(self) -> Mapping[str, Artifact]:
+        """What each trained model starts from, by the name its objective gives it."""
 
     def objective(self, world: World, precision: str) -> Objective:
         """Load models and rows on this rank."""
@@ -62,15 +68,12 @@ class TrainingRun:
         objective = self.prepared.objective(world, precision)
         with tempfile.TemporaryDirectory() as temporary:
             journal = Path(temporary, "training.jsonl")
+            checkpoints = StoreCheckpoints(
+                self.writer.store, self.writer.checkpoint_directory, progress.note
+            )
+            plan = self.prepared.plan
             result = train(
-                objective,
-                self.prepared.plan,
-                world,
-                StoreCheckpoints(
-                    self.writer.store, self.writer.checkpoint_directory, progress.note
-                ),
-                progress,
-                journal,
+                objective, plan, world, checkpoints, progress, journal, self._moments(objective)
             )
             facts = {
                 "steps": result.steps,
@@ -87,8 +90,38 @@ class TrainingRun:
                 told = {name: fact for name, fact in facts.items() if name not in _OF_AN_ATTEMPT}
                 with self.writer.folder("model") as folder:
                     self.prepared.save(objective, folder, told)
+                if plan.part[0] < plan.part[1]:
+                    self._keep_moments(checkpoints, objective)
                 self.writer.document("training.jsonl", journal.read_text())
         return facts
+
+    def _moments(self, objective: Objective) -> dict[str, Path]:
+        """Where the optimizers of a later part go on from."""
+        from pipeline.training.state import moments_file
+
+        number, parts = self.prepared.plan.part
+        if number == 1:
+            return {}
+        found = {}
+        for name in objective.models:
+            start = self.prepared.starts[name]
+            if not start.has("moments"):
+                raise ValueError(
+                    f"part {number} of {parts} goes on from the part before, and {start} is none: "
+                    f"wire the {name} of part {number - 1}"
+                )
+            found[name] = start.folder("moments") / moments_file(name)
+        return found
+
+    def _keep_moments(self, checkpoints: StoreCheckpoints, objective: Objective) -> None:
+        from pipeline.training.state import moments_file
+
+        last = checkpoints.latest()
+        if last is None:
+            raise ValueError("the training has left no checkpoint")
+        with self.writer.folder("moments") as folder:
+            for name in objective.models:
+                shutil.copyfile(last[1] / moments_file(name), folder / moments_file(name))
 
 
 def run_training(

@@ -22,7 +22,13 @@ from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.journal import Journal
 from pipeline.training.optimizer import OptimizerPlan, build_optimizer, parameters_of
 from pipeline.training.phases import Phases
-from pipeline.training.state import load_information, load_state, save_state, weights_of
+from pipeline.training.state import (
+    load_information,
+    load_moments,
+    load_state,
+    save_state,
+    weights_of,
+)
 from pipeline.training.world import World
 
 MEASURED_STEPS = 5
@@ -92,6 +98,8 @@ class TrainingPlan:
         checkpoint_steps: a checkpoint is kept every so many steps, and at the end.
         phases: models that take turns; each model's schedule then counts its own steps alone. None
             trains all in every step.
+        part: (number, of), 1-based: this is one of several equally long parts of a training, whose
+            schedules run over all of them.
     """
 
     seed: int
@@ -101,6 +109,7 @@ class TrainingPlan:
     max_steps: int | None = None
     checkpoint_steps: int = 500
     phases: Phases | None = None
+    part: tuple[int, int] = (1, 1)
 
     def trained(self, step: int) -> Iterable[str]:
         """The models that 0-based `step` trains."""
@@ -111,6 +120,8 @@ class TrainingPlan:
         plan = self.optimizers[model]
         if self.phases is not None:
             step, total = (self.phases.done(model, count) for count in (step, total))
+        number, parts = self.part
+        step, total = (number - 1) * total + step, parts * total
         warmup = round(plan.warmup_ratio * total)
         return plan.learning_rate * schedules.factor(plan.schedule, step, total, warmup)
 
@@ -145,6 +156,7 @@ def train(
     checkpoints: CheckpointStore,
     progress: Progress,
     metrics_file: Path,
+    moments: Mapping[str, Path] | None = None,
 ) -> TrainingResult:
     """Train the objective's models in place, from the last checkpoint where there is one.
 
@@ -159,6 +171,8 @@ def train(
         progress: shows steps done; rank 0's alone.
         metrics_file: JSON lines, one a step, written by rank 0; lines beyond the step that a run
             resumes at are dropped. Checkpoints are put together in its folder.
+        moments: of each optimizer that goes on from another training's, by the model's name: a file
+            as checkpoints hold it.
 
     Raises:
         ValueError: the rows, the global batch and the workers do not fit together, or the
@@ -166,7 +180,7 @@ def train(
         TrainingDiverged: a loss or gradient is not finite.
     """
     run = _Run(objective, plan, world, checkpoints, progress, metrics_file)
-    first = run.resume()
+    first = run.resume(moments or {})
     total = run.batches.total_steps
     if world.rank == 0:
         progress.note(run.opening_line(first))
@@ -208,7 +222,7 @@ class _Run:
         for model in objective.models.values():
             model.train()
 
-    def resume(self) -> int:
+    def resume(self, moments: Mapping[str, Path]) -> int:
         """Restore the last checkpoint, or start alike on every rank; returns the steps done."""
         found = self.checkpoints.latest()
         done = found[0] if found else 0
@@ -221,6 +235,8 @@ class _Run:
             self.journal.restart(None, 0)
             for model in self.objective.models.values():
                 self.world.broadcast(weights_of(model).values())
+            for name, file in moments.items():
+                load_moments(file, self.optimizers[name])
             return 0
         folder = found[1]
         self._check_same_plan(folder)

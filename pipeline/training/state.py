@@ -17,6 +17,11 @@ from torch import Tensor, nn
 STATE = "state.json"
 
 
+def moments_file(model: str) -> str:
+    """The name of the file that holds the moments of a model's optimizer."""
+    return f"{model}.optimizer.safetensors"
+
+
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, each tensor once even where modules share it."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -39,7 +44,7 @@ def save_state(
     for name, model in models.items():
         save_file(_on_cpu(weights_of(model)), folder / f"{name}.weights.safetensors")
         moments = _moments(optimizers[name])
-        save_file(_on_cpu(moments), folder / f"{name}.optimizer.safetensors")
+        save_file(_on_cpu(moments), folder / moments_file(name))
     (folder / STATE).write_text(json.dumps(dict(information), indent=1))
 
 
@@ -72,7 +77,22 @@ def load_state(
         with torch.no_grad():
             for key, value in saved.items():
                 own[key].copy_(value)
-        _restore_moments(optimizers[name], load_file(folder / f"{name}.optimizer.safetensors"))
+        load_moments(folder / moments_file(name), optimizers[name])
+
+
+def load_moments(file: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Give an optimizer the moments of a file that `save_state` has written.
+
+    Raises:
+        ValueError: they are another model's.
+    """
+    saved = load_file(file)
+    shapes = dict(enumerate(p.shape for group in optimizer.param_groups for p in group["params"]))
+    for key, value in saved.items():
+        number = int(key.split(".", 1)[0])
+        if number not in shapes or (value.ndim and value.shape != shapes[number]):
+            raise ValueError(f"{file}: these are the moments of another model")
+    _restore_moments(optimizer, saved)
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -386,6 +386,35 @@ def test_a_list_is_never_divided(tiny):
         tiny.bench.run("train_joint", params, **tiny.joining)
 
 
+def test_a_training_goes_on_in_another_part(tiny):
+    params = {**RETRIEVER, "max_steps": 2, "part": {"number": 1, "of": 2}}
+    first = tiny.bench.run("train_retriever", params, **training(tiny))
+    assert first.has("moments")
+    again = {**params, "part": {"number": 2, "of": 2}}
+    second = tiny.bench.run("train_retriever", again, **{**training(tiny), "base": first})
+    assert not second.has("moments")
+    with pytest.raises(ValueError, match="wire the retriever of part 1"):
+        tiny.bench.run("train_retriever", again, **training(tiny))
+    whole = tiny.bench.run("train_retriever", {**RETRIEVER, "max_steps": 4}, **training(tiny))
+    shown = [
+        [json.loads(line)["learning_rate"] for line in each.text("training.jsonl").splitlines()]
+        for each in (first, second, whole)
+    ]
+    assert shown[0] + shown[1] == pytest.approx(shown[2])
+    assert not whole.has("moments")
+
+
+def test_both_models_go_on_in_another_part(tiny):
+    params = {**SHORT, "num_negatives": 2, "max_steps": 2, "part": {"number": 1, "of": 2}}
+    first = tiny.bench.run("train_joint", params, **tiny.joining)
+    models = {
+        name: tiny.bench.run(f"joint_{name}", joint=first) for name in ("retriever", "ranker")
+    }
+    again = {**params, "part": {"number": 2, "of": 2}}
+    second = tiny.bench.run("train_joint", again, **{**tiny.joining, **models})
+    assert tiny.bench.outcome(second).counts["steps"] == 2
+
+
 def test_a_static_teacher_stays_as_it_came(tiny):
     params = {**SHORT, "num_negatives": 2, "teacher": "static"}
     joint = tiny.bench.run("train_joint", params, **tiny.joining)

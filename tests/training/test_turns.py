@@ -39,7 +39,9 @@ def run(
         seed=7,
         global_batch_size=4,
         optimizers={
-            name: OptimizerPlan(rate, schedule=schedule, warmup_ratio=0.5)
+            name: OptimizerPlan(
+                rate, schedule=schedule, warmup_ratio=0.5 if schedule == "linear" else 0.0
+            )
             for name, rate in RATES.items()
         },
         max_steps=steps,
