@@ -25,11 +25,12 @@ class PartParams(Params):
 
     Attributes:
         number: 1, 2, …; in a group of rounds `"{round}"`.
-        of: how many there are.
+        of: how many there are, for a schedule that ends. It is in the keys of all parts: where it
+            is left out, rounds can be added and those that are done stay, with a `constant` rate.
     """
 
     number: int = Field(ge=1)
-    of: int = Field(ge=1)
+    of: int | None = Field(default=None, ge=1)
 
 
 class TrainParams(Params):
@@ -80,8 +81,10 @@ class TrainParams(Params):
     def mismatches(self, wired: Mapping[str, int], resources: Resources) -> Sequence[str]:
         """A global batch that the workers can share, and parts of equal length."""
         part = self.part
-        if part is not None and part.number > part.of:
+        if part is not None and part.of is not None and part.number > part.of:
             return (f"part {part.number} of {part.of} parts",)
+        if part is not None and part.of is None and self.schedule != "constant":
+            return (f"schedule '{self.schedule}' ends: say `of` how many parts, or `constant`",)
         if part is not None and self.max_steps is None:
             return ("parts are equally long: give `max_steps`, not epochs",)
         batch, group, workers = self.global_batch_size, self.rows_per_group, resources.workers
@@ -112,10 +115,10 @@ class TrainParams(Params):
         """The training of one or more models, by the names their objective gives them."""
         from pipeline.training.loop import TrainingPlan
 
-        part = (1, 1) if self.part is None else (self.part.number, self.part.of)
+        part = None if self.part is None else (self.part.number, self.part.of)
         return TrainingPlan(
             # Each part has batches and draws of its own; no other run is as far away.
-            seed=seed + self.replicate + (part[0] - 1) * _BETWEEN_PARTS,
+            seed=seed + self.replicate + ((part[0] - 1) * _BETWEEN_PARTS if part else 0),
             part=part,
             global_batch_size=self.global_batch_size,
             optimizers=dict.fromkeys(models, self.optimizer_plan()),

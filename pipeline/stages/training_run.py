@@ -90,7 +90,7 @@ class TrainingRun:
                 told = {name: fact for name, fact in facts.items() if name not in _OF_AN_ATTEMPT}
                 with self.writer.folder("model") as folder:
                     self.prepared.save(objective, folder, told)
-                if plan.part[0] < plan.part[1]:
+                if plan.part is not None and plan.part[0] != plan.part[1]:
                     self._keep_moments(checkpoints, objective)
                 self.writer.document("training.jsonl", journal.read_text())
         return facts
@@ -99,16 +99,17 @@ class TrainingRun:
         """Where the optimizers of a later part go on from."""
         from pipeline.training.state import moments_file
 
-        number, parts = self.prepared.plan.part
-        if number == 1:
+        part = self.prepared.plan.part
+        if part is None or part[0] == 1:
             return {}
+        number, _ = part
         found = {}
         for name in objective.models:
             start = self.prepared.starts[name]
             if not start.has("moments"):
                 raise ValueError(
-                    f"part {number} of {parts} goes on from the part before, and {start} is none: "
-                    f"wire the {name} of part {number - 1}"
+                    f"part {number} goes on from the part before, and {start} is none: wire the "
+                    f"{name} of part {number - 1}"
                 )
             found[name] = start.folder("moments") / moments_file(name)
         return found

@@ -99,7 +99,7 @@ class TrainingPlan:
         phases: models that take turns; each model's schedule then counts its own steps alone. None
             trains all in every step.
         part: (number, of), 1-based: this is one of several equally long parts of a training, whose
-            schedules run over all of them.
+            schedules run over all of them; without `of` a part after the first has the full rate.
     """
 
     seed: int
@@ -109,7 +109,7 @@ class TrainingPlan:
     max_steps: int | None = None
     checkpoint_steps: int = 500
     phases: Phases | None = None
-    part: tuple[int, int] = (1, 1)
+    part: tuple[int, int | None] | None = None
 
     def trained(self, step: int) -> Iterable[str]:
         """The models that 0-based `step` trains."""
@@ -120,8 +120,10 @@ class TrainingPlan:
         plan = self.optimizers[model]
         if self.phases is not None:
             step, total = (self.phases.done(model, count) for count in (step, total))
-        number, parts = self.part
-        step, total = (number - 1) * total + step, parts * total
+        number, parts = self.part or (1, 1)
+        if parts is None and number > 1:
+            return plan.learning_rate
+        step, total = (number - 1) * total + step, (parts or 1) * total
         warmup = round(plan.warmup_ratio * total)
         return plan.learning_rate * schedules.factor(plan.schedule, step, total, warmup)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.dag.contract import Params
 from pipeline.dag.specification import Pipeline, read_pipeline
 from pipeline.stages import registry
 
@@ -109,3 +110,22 @@ def test_all_queries_are_searched_with_their_positives_left_in() -> None:
     assert lists.params.splits == ("unlabelled", "train")
     searched = stages[stages[lists.inputs["candidates"][1]].inputs["candidates"][0]]
     assert searched.params.remove_positives == []
+
+
+def test_rounds_that_are_done_stay_when_more_are_added() -> None:
+    """What is in a stage's key: type, parameters, and what it is wired to."""
+
+    def rounds(count: int) -> dict[str, tuple[str, Params, Mapping[str, tuple[str, ...]]]]:
+        names = ["BM25", "base", "M_D0", *(f"round {number}" for number in range(count))]
+        settings = [f"repeat.rounds={count}", f"stages.evaluation.params.names={names}"]
+        settings.append("stages.evaluation.params.untrained=[BM25]")
+        pipeline = read_pipeline(RECIPES / "ance.yaml", registry(), settings)
+        return {
+            stage.name: (stage.type.name, stage.params, stage.inputs)
+            for stage in pipeline.stages
+            if stage.name.startswith("ance_")
+        }
+
+    few, more = rounds(3), rounds(5)
+    assert len(more) == len(few) + 2 * 4
+    assert {name: more[name] for name in few} == few

@@ -127,6 +127,21 @@ def test_a_frozen_teacher_does_not_learn(params, message):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
+        ({"part": {"number": 3, "of": 2}, "max_steps": 4}, "part 3 of 2 parts"),
+        ({"part": {"number": 1, "of": 2}}, "give `max_steps`"),
+        ({"part": {"number": 1}, "max_steps": 4}, "schedule 'bert' ends"),
+    ],
+)
+def test_parts_that_cannot_be(params, message):
+    read = registry()["train_retriever"].params.model_validate
+    (found,) = read(params).mismatches({}, Resources())
+    assert message in found
+    assert not read({"part": {"number": 1, "of": 2}, "max_steps": 4}).mismatches({}, Resources())
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
         ("{denoised: 0}", "input 'calibration' is wired and never read"),
         ("{undenoised: 0, denoised: 0}", "there would be no lists"),
         ("{negative_below: 0.8, positive_above: 0.5}", "negative_below 0.8 lies above"),

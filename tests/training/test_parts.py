@@ -112,3 +112,16 @@ def test_moments_of_another_model_are_refused(store: Path, tmp_path: Path) -> No
     )
     with pytest.raises(ValueError, match="moments of another model"):
         run(tmp_path / "2", objective, both, first)
+
+
+def test_without_an_end_only_the_first_part_warms_up(store: Path, tmp_path: Path) -> None:
+    plan = replace(
+        PLAN,
+        max_steps=4,
+        optimizers={"retriever": OptimizerPlan(0.003, schedule="constant", warmup_ratio=0.5)},
+    )
+    objective = retriever_objective(store)
+    first = run(tmp_path / "1", objective, replace(plan, part=(1, None)))
+    run(tmp_path / "2", objective, replace(plan, part=(2, None)), first)
+    assert rates(tmp_path / "1") == pytest.approx([0.0, 0.0015, 0.003, 0.003])
+    assert rates(tmp_path / "2") == pytest.approx([0.003] * 4)
