@@ -246,7 +246,8 @@ def test_white_space_is_taken_out_of_chinese_texts():
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_lists_are_as_long_as_the_joint_training_takes_them(file):
     pipeline = read_pipeline(file, registry())
-    made = {stage.name: stage.params.num_negatives for stage in of_type(pipeline, "hybrid")}
+    lists = (*of_type(pipeline, "hybrid"), *of_type(pipeline, "pool"))
+    made = {stage.name: stage.params.num_negatives for stage in lists}
     for stage in of_type(pipeline, "train_joint"):
         assert {made[name] for name in stage.inputs["lists"]} == {stage.params.num_negatives}
 
