@@ -74,11 +74,19 @@ class Pools:
         total, squares = (np.bincount(rows, values, size) for values in (weights, weights**2))
         return np.divide(total**2, squares, out=np.zeros(size), where=squares > 0)
 
-    def overlap_with_top(self, n: int, seed: int) -> Floats:
-        """The share of one draw that stands among each pool's first n candidates: [P]."""
-        drawn = self.draw(n, seed, epoch=0)
-        total = self.lists.count(drawn)
-        shared = self.lists.count(drawn & (self.lists.ranks <= n))
+    def overlap_with_top(self, candidates: PassageLists, n: int, seed: int) -> Floats:
+        """The share of one draw that stands among the first n candidates of each pool: [P].
+
+        Args:
+            candidates: in rank order, row by row what the pools were made from.
+            n: how many are drawn.
+            seed: of the draw.
+        """
+        drawn = self.lists.keep(self.draw(n, seed, epoch=0))
+        first = candidates.keep(candidates.ranks <= n)
+        top, own = (lists.rows << 32 | lists.passage_indices for lists in (first, drawn))
+        shared = drawn.count(np.isin(own, top))
+        total = drawn.lengths
         return np.divide(shared, total, out=np.zeros(len(self)), where=total > 0)
 
 

@@ -24,8 +24,7 @@ def measure(
     positive_scores: Floats,
     scores: Floats,
     positive_ranks: npt.NDArray[np.integer],
-    n: int,
-    seed: int,
+    overlap_with_top: Floats,
 ) -> dict[str, Any]:
     """The measurements of one shard, which `merged` can put together; plain JSON.
 
@@ -34,8 +33,7 @@ def measure(
         positive_scores: [P], NaN where they are not known.
         scores: [N].
         positive_ranks: [P], 0 where they are not known.
-        n: negatives that are drawn.
-        seed: of the one draw that is looked at.
+        overlap_with_top: the share of a draw that stands among the best candidates, [P].
     """
     ranks = positive_ranks[positive_ranks > 0]
     against = np.repeat(positive_scores, pools.lists.lengths)
@@ -44,7 +42,7 @@ def measure(
         "ranked": len(ranks),
         "bands": [_within(ranks, *band) for band in _BANDS],
         "effective_size": float(pools.effective_sizes().sum()),
-        "overlap": float(pools.overlap_with_top(n, seed).sum()),
+        "overlap": float(overlap_with_top.sum()),
         "scores": {
             "positive": _points(positive_scores),
             "negative": _points(scores),

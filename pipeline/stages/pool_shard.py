@@ -75,12 +75,18 @@ class PoolShard:
         queries = found.lists.query_indices
         positives = self._positives.of(queries)
         scoring = None if task.embeddings is None else _scoring(task.embeddings, queries)
-        asked = self._probabilities(found)
+        asked = None
+        if params.filters.ranker_below is not None:
+            asked = tables.probabilities(found, self._made.calibration)
         block = Block.of(found, asked, positives, scoring, params.positive == "mean")
+        # Ranks are counted without known positives, whether or not the search has taken them out.
+        block = block.keep(~self._known.among(block.lists))
         ranks = block.positive_ranks
         block, left_out = self._filtered(block, positives)
+        pools = block.pools(params.sampler, params.num_negatives, scoring)
+        overlap = pools.overlap_with_top(block.lists, params.num_negatives, self._made.seed)
         done = complete(
-            block.pools(params.sampler, params.num_negatives, scoring),
+            pools,
             params.num_negatives,
             params.starved,
             self._made.dataset.rows("passages"),
@@ -93,8 +99,7 @@ class PoolShard:
             rows.positive_scores,
             rows.scores,
             rows.positive_ranks,
-            params.num_negatives,
-            self._made.seed,
+            overlap[done.kept],
         )
         info = {
             "queries": len(queries),
@@ -109,19 +114,12 @@ class PoolShard:
         """The candidates that may be drawn, and how many each filter left out."""
         params = self._made.params
         block = block.keep(filters.window(block.lists, 1, params.depth))
-        block = block.keep(~self._known.among(block.lists))
+        if block.probabilities is not None:
+            every = np.ones(len(block.scores), dtype=np.bool_)
+            refuse_unscored(block.lists, block.probabilities, every, params.depth)
         masks = block.masks(params.filters, lambda lists: self._masks_of_texts(lists, positives))
         allowed, dropped = filters.applied(block.lists, masks)
         return block.keep(allowed), {f"left_out_by_{name}": n for name, n in dropped.items()}
-
-    def _probabilities(self, found: tables.Candidates) -> npt.NDArray[np.float64] | None:
-        params = self._made.params
-        if params.filters.ranker_below is None:
-            return None
-        asked = tables.probabilities(found, self._made.calibration)
-        inside = filters.window(found.lists, 1, params.depth)
-        refuse_unscored(found.lists, asked, inside, params.depth)
-        return asked
 
     def _masks_of_texts(self, lists: PassageLists, positives: PassageLists) -> Mapping[str, Mask]:
         chosen = self._made.params.filters

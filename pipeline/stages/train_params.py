@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pipeline.training.optimizer import OptimizerPlan
 
 
+# Between the seeds of two parts: farther than replicates will be.
 _BETWEEN_PARTS = 1_000_003
 
 
@@ -117,7 +118,7 @@ class TrainParams(Params):
 
         part = None if self.part is None else (self.part.number, self.part.of)
         return TrainingPlan(
-            # Each part has batches and draws of its own; no other run is as far away.
+            # Each part has batches and draws of its own.
             seed=seed + self.replicate + ((part[0] - 1) * _BETWEEN_PARTS if part else 0),
             part=part,
             global_batch_size=self.global_batch_size,

@@ -27,12 +27,8 @@ class Phases:
 
     def at(self, step: int) -> str:
         """The model that 0-based `step` trains."""
-        left = step % self.cycle
-        for name, steps in self.turns:
-            if left < steps:
-                return name
-            left -= steps
-        raise AssertionError
+        order = [name for name, steps in self.turns for _ in range(steps)]
+        return order[step % self.cycle]
 
     def done(self, model: str, step: int) -> int:
         """How many of the steps before 0-based `step` were the model's own."""

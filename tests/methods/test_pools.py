@@ -105,9 +105,12 @@ def test_effective_size_and_overlap() -> None:
     both = pools([[1, 2, 3, 4], [5, 6, 7]], [0.0] * 4 + [-5000.0, 0.0, -5000.0])
     assert both.effective_sizes() == pytest.approx([4.0, 1.0])
     sharp = pools([[1, 2, 3, 4]], [0.0, 0.0, -500.0, -500.0])
-    assert sharp.overlap_with_top(2, 0).tolist() == [1.0]
+    assert sharp.overlap_with_top(sharp.lists, 2, 0).tolist() == [1.0]
     turned = pools([[1, 2, 3, 4]], [-500.0, -500.0, 0.0, 0.0])
-    assert turned.overlap_with_top(2, 0).tolist() == [0.0]
+    assert turned.overlap_with_top(turned.lists, 2, 0).tolist() == [0.0]
+    # A pool that holds no more than will be drawn is still compared with what it was made from.
+    chosen = turned.keep(np.array([False, True, False, True]))
+    assert chosen.overlap_with_top(turned.lists, 2, 0).tolist() == [0.5]
 
 
 def test_starved_pools_are_dropped_filled_or_kept() -> None:

@@ -192,6 +192,24 @@ def test_the_ranker_can_keep_candidates_out(world: World) -> None:
         world.pool({"filters": {"ranker_below": 0.5}})
 
 
+def test_known_positives_are_left_out_and_not_counted(world: World) -> None:
+    left_in = world.bench.run(
+        "mine",
+        {"depths": {"train": DEPTH + 2}, "remove_positives": [], "queries_per_shard": 9},
+        embeddings=world.vectors,
+        dataset=world.wired["dataset"],
+        tokens=world.wired["tokens"],
+    )
+    searched = {row["query_index"]: row for row in left_in.read("candidates").to_pylist()}
+    assert any(p in searched[q]["passage_index"] for q, p in POSITIVES)
+    params = {"depth": 9, "filters": {"first_rank": 3}, "positive": "each"}
+    for (query, positive), row in rows(world.pool(params, candidates=left_in)).items():
+        assert row["passage_index"] == world.ranking(query)[2:9]
+        others = [p for p in searched[query]["passage_index"] if (query, p) not in POSITIVES]
+        better = [p for p in others if world.score(query, p) > row["positive_score"]]
+        assert row["positive_rank"] == 1 + len(better), positive
+
+
 @pytest.mark.parametrize("starved", ["drop", "fill", "fewer"])
 def test_starved_queries(world: World, starved: str) -> None:
     lowest = {query: min(world.score(query, p) for p in world.ranking(query)) for query in range(4)}
@@ -250,6 +268,9 @@ def test_a_draw_like_the_top_is_warned_of(world: World) -> None:
     (warning,) = world.bench.outcome(world.pool(far)).warnings
     assert "hardly differs from `top`" in warning
     assert not world.bench.outcome(world.pool({"sampler": {"name": "top"}})).warnings
+    for lowest in ({"name": "nearest", "b": -500.0}, {"name": "nearest", "b": 500.0}):
+        outcome = world.bench.outcome(world.pool({"sampler": lowest}))
+        assert outcome.metrics["overlap_with_top"] == (1.0 if lowest["b"] > 0 else 0.0)
     low = {"sampler": {"name": "simans", "b": -500.0}}
     outcome = world.bench.outcome(world.pool(low))
     assert not outcome.warnings
