@@ -15,6 +15,7 @@ from pipeline.sources.pydocs_extract import (
     standard_library_files,
 )
 from pipeline.sources.pydocs_params import PydocsParams, package_names
+from pipeline.sources.pydocs_planting import plant
 from pipeline.sources.records import Judgement, Pair, Passage, Problems, Query, Source, place
 
 __all__ = ["PydocsParams", "PydocsSource", "package_names"]
@@ -43,7 +44,11 @@ class PydocsSource(Source):
         files = list(standard_library_files())
         for name in package_names(self._params):
             files.extend(distribution_files(name))
-        return divide(entries(self._docstrings(files), counts), self._params, counts)
+        params = self._params
+        divided = divide(entries(self._docstrings(files), counts), params, counts)
+        return (
+            plant(divided, params.planted_share, params.seed) if params.planted_share else divided
+        )
 
     def _docstrings(self, files: list[SourceFile]) -> Iterator[Docstring]:
         for file in files:
@@ -74,5 +79,5 @@ class PydocsSource(Source):
         return iter(self.collection.excluded)
 
     def hidden(self) -> Iterator[Pair]:
-        """The labels of those unlabelled queries that had one."""
+        """The labels of those unlabelled queries that had one, and of planted passages."""
         return iter(self.collection.hidden)

@@ -18,6 +18,8 @@ class PydocsParams(BaseModel):
         dev_share: part of the labelled pairs to put on the dev side.
         validation_share: part of the labelled pairs to put on the validation side.
         hidden_share: part of the training queries that lose their labels and become unlabelled.
+        planted_share: part of the training queries, of those with a long enough passage, that get
+            a second passage which answers them and whose label is hidden: false negatives to count.
         seed: of the draws.
     """
 
@@ -29,6 +31,8 @@ class PydocsParams(BaseModel):
     dev_share: float = Field(default=0.15, ge=0, lt=1)
     validation_share: float = Field(default=0.06, ge=0, lt=1)
     hidden_share: float = Field(default=1 / 3, ge=0, lt=1)
+    # Left out where nothing is planted, so that it is in no key of such a collection.
+    planted_share: float = Field(default=0.0, ge=0, le=1, exclude_if=lambda value: value == 0)
     seed: int = 0
 
     @model_validator(mode="after")

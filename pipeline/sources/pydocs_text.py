@@ -77,6 +77,16 @@ def count_words(text: str) -> int:
     return len(_WORD.findall(text))
 
 
+def sentences(text: str) -> list[str]:
+    """The sentences of a text on one line."""
+    found = []
+    while text:
+        cut = _sentence_end(text)
+        found.append(text[:cut].strip())
+        text = text[cut:]
+    return found
+
+
 def _without_signature(lines: list[str]) -> list[str]:
     # Compiled functions carry their signature up to a line `--`, older ones on their first line.
     head = [line.strip() for line in lines]
