@@ -122,9 +122,7 @@ def retriever_objective(store: Path, dropout: float = 0.0, **options: Any) -> Re
     )
 
 
-def query_tower_objective(
-    store: Path, dropout: float = 0.0, **options: Any
-) -> QueryTowerObjective:
+def query_tower_objective(store: Path, dropout: float = 0.0, **options: Any) -> QueryTowerObjective:
     """Rows 0..15 against the nearest of frozen passages, whose vectors are drawn."""
     rows, tokens = training_rows(16, 0), TokenStore.open(store)
     vectors = np.random.default_rng(8).normal(size=(PASSAGES, 16)).astype(np.float16)
