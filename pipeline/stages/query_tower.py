@@ -26,7 +26,7 @@ _OF_BATCHES = ("negatives", "in_batch_group_size", "mask_known_positives", "pass
 
 def mismatches(params: TrainRetrieverParams, wired: Mapping[str, int]) -> Sequence[str]:
     """Vectors to search where they are searched, and nothing that then does nothing."""
-    if params.refresh is None:
+    if params.refresh != "every_step":
         why = "without `refresh: every_step` nothing is searched"
         return [unused_input("embeddings", why)] if wired.get("embeddings") else []
     found = []
