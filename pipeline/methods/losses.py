@@ -1,14 +1,22 @@
-"""Losses over scores: contrastive and passage-centric for the retriever, pointwise and listwise
-for the ranker.
+"""Losses over scores: contrastive, pairwise, LambdaRank and passage-centric for the retriever,
+pointwise and listwise for the ranker.
 
 Shapes: B queries of one rank, M gathered candidates, n hard negatives per query, W ranks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Final, Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+RetrieverLoss = Literal["softmax", "pairwise", "lambda_rank"]
+
+# ADORE's metric_cut: as many ranks as it searches for.
+LAMBDA_RANK_CUT = 200
 
 
 def contrastive(
@@ -34,6 +42,83 @@ def contrastive(
     if excluded is not None:
         logits = logits.masked_fill(excluded, float("-inf"))
     return functional.cross_entropy(logits, labels)
+
+
+def pairwise(
+    scores: Tensor, labels: Tensor, excluded: Tensor | None = None, temperature: float = 1.0
+) -> Tensor:
+    """Negative log-likelihood of the positive against each other candidate alone (STAR).
+
+    1/B sum_i 1/|P_i| sum_{j in P_i} log(1 + exp((s_ij - s_i,label) / t)), where P_i are row i's
+    candidates without its positive and the excluded ones: the softmax over two, mean over pairs. A
+    row has the same weight however many of its candidates are excluded, so that over equal batches
+    the mean of all ranks' losses is the global batch's loss. A row without pairs counts 0.
+
+    Args:
+        scores: [B, M], every query against every candidate.
+        labels: int64 [B], column of each query's own positive.
+        excluded: bool [B, M], candidates left out, as for `contrastive`.
+        temperature: divides the scores; STAR has none, 1.
+
+    Returns:
+        Scalar.
+    """
+    weights = torch.ones_like(scores, dtype=torch.float32)
+    return _mean_over_pairs(weights, scores, labels, excluded, temperature)
+
+
+def lambda_rank(
+    scores: Tensor,
+    labels: Tensor,
+    excluded: Tensor | None = None,
+    temperature: float = 1.0,
+    cut: int = LAMBDA_RANK_CUT,
+) -> Tensor:
+    """`pairwise`, each pair weighted by what its exchange does to the reciprocal rank (ADORE).
+
+    1/B sum_i 1/|P_i| sum_{j in P_i} |1/r_i,label - 1/r_ij| log(1 + exp((s_ij - s_i,label) / t)),
+    where r are the ranks of row i's candidates, its positive included, by score falling and then by
+    column, and 1/r is 0 beyond `cut`: no pair wholly beyond it counts. The weights are constants of
+    the gradient (Zhan et al. 2021; LambdaRank: Burges et al. 2006).
+
+    Args:
+        scores: [B, M], every query against every candidate.
+        labels: int64 [B], column of each query's own positive.
+        excluded: bool [B, M], candidates left out, of the ranks too.
+        temperature: divides the scores; ADORE has none, 1.
+        cut: the last rank that counts; ADORE has 200.
+
+    Returns:
+        Scalar.
+    """
+    order = scores.detach()
+    if excluded is not None:
+        order = order.masked_fill(excluded, float("-inf"))
+    order = order.argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(1, scores.shape[1] + 1, device=scores.device, dtype=torch.float32)
+    gains = torch.where(places <= cut, 1 / places, 0).expand_as(scores)
+    gains = torch.zeros_like(gains).scatter(1, order, gains)
+    weights = (gains - gains.gather(1, labels[:, None])).abs()
+    return _mean_over_pairs(weights, scores, labels, excluded, temperature)
+
+
+def _mean_over_pairs(
+    weights: Tensor, scores: Tensor, labels: Tensor, excluded: Tensor | None, temperature: float
+) -> Tensor:
+    """Mean over rows of the weighted mean over a row's pairs of positive and other candidate."""
+    logits = at_least_float32(scores) / temperature
+    pairs = torch.ones_like(logits, dtype=torch.bool) if excluded is None else ~excluded
+    # A positive is no pair with itself.
+    pairs = pairs.scatter(1, labels[:, None], False)
+    losses = functional.softplus(logits - logits.gather(1, labels[:, None])) * weights
+    return (torch.where(pairs, losses, 0).sum(1) / pairs.sum(1).clamp(min=1)).mean()
+
+
+RETRIEVER_LOSSES: Final[Mapping[RetrieverLoss, Callable[..., Tensor]]] = {
+    "softmax": contrastive,
+    "pairwise": pairwise,
+    "lambda_rank": lambda_rank,
+}
 
 
 def passage_centric(

@@ -112,6 +112,13 @@ class DualEncoder(nn.Module):
             config,
         )
 
+    def untied(self) -> DualEncoder:
+        """This model with a tower for each side: a shared one, and a copy of it for queries."""
+        if not self.config.shared:
+            return self
+        config = self.config.model_copy(update={"shared": False})
+        return DualEncoder(copy.deepcopy(self.query_tower), self.passage_tower, config)
+
     @property
     def query_tower(self) -> TextEncoder:
         """The encoder of queries."""

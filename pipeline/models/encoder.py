@@ -73,7 +73,9 @@ class TensorBatch:
         )
 
 
-def to_device(array: NDArray[np.int64] | NDArray[np.bool_], device: torch.device) -> Tensor:
+def to_device(
+    array: NDArray[np.int64] | NDArray[np.bool_] | NDArray[np.float32], device: torch.device
+) -> Tensor:
     """Copy an array to `device`; through pinned memory, hence without waiting, to a GPU."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if device.type == "cuda":

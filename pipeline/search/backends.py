@@ -117,10 +117,11 @@ class _Torch:
         self._queries = torch.from_numpy(queries).to(self._device)
         self._piece = self._queries[:0]
 
-    def load(self, piece: Vectors) -> None:
+    def load(self, piece: Any) -> None:
+        """Take an array, or a tensor that may lie on the device already, in any float format."""
         import torch
 
-        self._piece = torch.from_numpy(piece).to(self._device)
+        self._piece = torch.as_tensor(piece).to(self._device, torch.float32)
 
     def query_rows(self, passages: int) -> int:
         return max(1, SCORE_BYTES // (4 * passages))

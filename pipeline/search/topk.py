@@ -72,12 +72,12 @@ class ExactSearch:
         if depth < 1:
             raise ValueError(f"depth must be at least 1, not {depth}")
         self._vectors = np.ascontiguousarray(queries, dtype=np.float32)
-        _check_finite(self._vectors, "query vectors")
+        check_finite(self._vectors, "query vectors")
         self._depth = depth
         self._excluded = excluded or Excluded.none()
         self._backend = open_backend(backend, self._vectors, device)
         dimension = self._vectors.shape[1]
-        rows = piece_rows or max(1024, PIECE_BYTES // (4 * dimension) // 1024 * 1024)
+        rows = piece_rows or rows_of_a_piece(dimension)
         self._piece = np.empty((rows, dimension), dtype=np.float32)
         self._piece_index = np.empty(rows, dtype=np.int64)
         self._filled = 0
@@ -110,7 +110,17 @@ class ExactSearch:
             self._filled += rows
             taken += rows
             if self._filled == len(self._piece):
-                self._search_piece()
+                self._search_filled()
+
+    def add_piece(self, first_passage_index: int, piece: Any) -> None:
+        """Search consecutive passages where they lie, as one piece.
+
+        Args:
+            first_passage_index: index of the piece's first passage.
+            piece: [passages, dimension], finite, in any format that the backend loads.
+        """
+        index = np.arange(first_passage_index, first_passage_index + len(piece))
+        self._search_piece(piece, index)
 
     def search(self, blocks: Iterable[tuple[int, NDArray[Any]]]) -> TopK:
         """Add all blocks and give the result."""
@@ -120,19 +130,22 @@ class ExactSearch:
 
     def result(self) -> TopK:
         """The rankings over all that was added so far."""
-        self._search_piece()
+        self._search_filled()
         return top_k(self._keys)
 
-    def _search_piece(self) -> None:
+    def _search_filled(self) -> None:
         count = self._filled
         if not count:
             return
         self._filled = 0
         piece, index = self._piece[:count], self._piece_index[:count]
-        _check_finite(piece, f"vectors of the passages {index.min()} to {index.max()}")
+        check_finite(piece, f"vectors of the passages {index.min()} to {index.max()}")
+        self._search_piece(piece, index)
+
+    def _search_piece(self, piece: Any, index: NDArray[np.int64]) -> None:
         excluded = self._excluded.among(index)
         self._backend.load(piece)
-        step = self._backend.query_rows(count)
+        step = self._backend.query_rows(len(index))
         let_in = 0
         for start in range(0, len(self._vectors), step):
             stop = min(start + step, len(self._vectors))
@@ -185,7 +198,13 @@ class ExactSearch:
             after[chosen] = best_keys(np.concatenate([before[chosen], best], axis=1), self._depth)
 
 
-def _check_finite(vectors: NDArray[np.float32], what: str) -> None:
+def rows_of_a_piece(dimension: int) -> int:
+    """Vectors of this size that are searched at once."""
+    return max(1024, PIECE_BYTES // (4 * dimension) // 1024 * 1024)
+
+
+def check_finite(vectors: NDArray[Any], what: str) -> None:
+    """Raise ValueError where `what`, [rows, dimension], hold NaN or infinity."""
     for start in range(0, len(vectors), 8192):
         if not np.isfinite(vectors[start : start + 8192]).all():
             raise ValueError(f"{what} hold NaN or infinity: the encoder diverged or overflowed")

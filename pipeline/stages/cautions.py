@@ -30,8 +30,8 @@ def on_probabilities(inputs: Inputs) -> list[str]:
     """
     candidates, calibration = inputs.many("candidates"), inputs.get("calibration")
     if calibration is not None:
-        fitted = lineage.ranker_key(calibration)
-        others = {lineage.ranker_key(scored) for scored in candidates} - {fitted, None}
+        fitted = lineage.input_key(calibration, "ranker")
+        others = {lineage.input_key(scored, "ranker") for scored in candidates} - {fitted, None}
         if fitted and others:
             return ["the calibration was fitted for another ranker than the one of the scores"]
         return []

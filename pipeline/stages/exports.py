@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.artifacts.kinds import RETRIEVER
 from pipeline.dag.contract import Outcome
+from pipeline.stages import lineage
 
 if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
@@ -67,6 +68,21 @@ def _check(start: Artifact, tokens: Artifact, lengths: Sequence[str]) -> None:
         template.vocab_size,
         {name: getattr(template.tokenization, name) for name in lengths},
     )
+
+
+def check_vectors(vectors: Artifact, retriever: Artifact, **others: Artifact) -> None:
+    """Check that vectors are those of a retriever, and of these other inputs of `encode`.
+
+    Raises:
+        ValueError: they were made by another one, or from others.
+    """
+    for name, wanted in {"retriever": retriever, **others}.items():
+        if lineage.input_key(vectors, name) != wanted.key:
+            raise ValueError(
+                f"the {vectors.kind_name} {vectors} are not made with the {wanted.kind_name} "
+                f"{wanted}: wire as `embeddings` a stage `encode` whose `retriever` is the one "
+                "that is wired as `base` here, with the same tokens and dataset"
+            )
 
 
 def encoder_folder(start: Artifact) -> Path:

@@ -16,7 +16,7 @@ Role = Literal["retriever", "ranker"]
 
 _ROLES: Final[dict[str, Role]] = {RETRIEVER.name: "retriever", RANKER.name: "ranker"}
 # The inputs that lead from a run to its model, and from a model to the one it started from.
-_WAY: Final = ("candidates", "embeddings", "joint", "base")
+_WAY: Final = ("candidates", "joint", "base", "embeddings")
 
 
 class UnknownOrigin(LookupError):
@@ -106,7 +106,7 @@ def ranker_loss(scored: Artifact) -> str | None:
     return None
 
 
-def ranker_key(made: Artifact) -> str | None:
-    """The key of the ranker that was wired to a stage."""
-    found: list[str] = made.manifest.key_inputs.get("inputs", {}).get("ranker", [])
+def input_key(made: Artifact, name: str) -> str | None:
+    """The key of the first artifact that was wired to an input of the stage that made this one."""
+    found: list[str] = made.manifest.key_inputs.get("inputs", {}).get(name, [])
     return found[0] if found else None

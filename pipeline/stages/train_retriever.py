@@ -12,12 +12,14 @@ from pydantic import Field
 from pipeline.artifacts.kinds import (
     BASE_MODEL,
     DATASET,
+    EMBEDDINGS,
     NEGATIVE_POOLS,
     RETRIEVER,
     TOKENS,
     TRAINING_LISTS,
 )
 from pipeline.dag.contract import Context, Input, Inputs, Outcome, Resources, stage
+from pipeline.stages import query_tower
 from pipeline.stages.encoder_params import EncoderParams
 from pipeline.stages.train_params import TrainParams
 from pipeline.stages.training_run import read_rows, run_training
@@ -41,7 +43,14 @@ class TrainRetrieverParams(TrainParams):
             paper), `in_batch` with those of its group of `in_batch_group_size` rows.
         in_batch_group_size: rows of a group, for `in_batch`.
         num_negatives: hard negatives of a row. A list with P positives and 4 P negatives gives 4 P
-            rows with 1 (the paper's lines), or P rows with 4.
+            rows with 1 (the paper's lines), or P rows with 4. With `refresh: every_step` the
+            passages that a query finds; ADORE has 200.
+        loss: of a positive and what it is compared with: `softmax` over all (the paper),
+            `pairwise`, over two at a time (STAR), or `lambda_rank`, pairs weighted by the
+            difference of their reciprocal ranks (ADORE).
+        refresh: `every_step` trains the query tower alone: in every step it searches the wired
+            `embeddings` for each query's nearest passages, and these are its negatives (ADORE).
+            Lists give queries and positives; a retriever with one tower becomes one with two.
         passage_centric_weight: alpha of PAIR's first stage, (1 - alpha) L_Q + alpha L_P; 0 leaves
             L_P out (RocketQA, PAIR's second stage).
         passage_centric_form: what L_P compares a positive with beside its own query: all hard
@@ -54,6 +63,13 @@ class TrainRetrieverParams(TrainParams):
     negatives: Literal["cross_batch", "in_batch"] = "cross_batch"
     in_batch_group_size: int = Field(default=32, ge=1)
     num_negatives: int = Field(default=1, ge=0)
+    # Left out where they are not given, so that they are in no key of an earlier training.
+    loss: Literal["softmax", "pairwise", "lambda_rank"] = Field(
+        default="softmax", exclude_if=lambda value: value == "softmax"
+    )
+    refresh: Literal["every_step"] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
     passage_centric_weight: float = Field(default=0.0, ge=0, le=1)
     passage_centric_form: Literal["paper", "released"] = "paper"
     mask_known_positives: bool = True
@@ -64,8 +80,8 @@ class TrainRetrieverParams(TrainParams):
         return self.in_batch_group_size if self.negatives == "in_batch" else 1
 
     def mismatches(self, wired: Mapping[str, int], resources: Resources) -> Sequence[str]:
-        """As all training, and hard negatives for the passage-centric loss."""
-        found = [*super().mismatches(wired, resources)]
+        """As all training, hard negatives for the passage-centric loss, and vectors to search."""
+        found = [*super().mismatches(wired, resources), *query_tower.mismatches(self, wired)]
         if self.passage_centric_weight > 0 and self.num_negatives == 0:
             found.append("passage_centric_weight needs hard negatives: num_negatives is 0")
         if self.passage_centric_weight == 0 and self.passage_centric_form != "paper":
@@ -73,6 +89,8 @@ class TrainRetrieverParams(TrainParams):
                 f"passage_centric_form '{self.passage_centric_form}' is not used: "
                 "passage_centric_weight is 0"
             )
+        if self.passage_centric_weight > 0 and self.loss != "softmax":
+            found.append(f"the passage-centric loss is a softmax, and loss is '{self.loss}'")
         return found
 
     def passage_centric(self) -> PassageCentric | None:
@@ -120,6 +138,7 @@ class _Prepared:
             negatives=params.negatives,
             in_batch_group_size=params.in_batch_group_size,
             passage_centric=params.passage_centric(),
+            comparison=params.loss,
             token_budget=params.token_budget,
             precision=precision,  # type: ignore[arg-type]
         )
@@ -151,6 +170,7 @@ class _Prepared:
         "tokens": TOKENS,
         "dataset": DATASET,
         "lists": Input((TRAINING_LISTS, NEGATIVE_POOLS), many=True),
+        "embeddings": Input((EMBEDDINGS,), optional=True),
     },
     output=RETRIEVER,
     draws=True,
@@ -163,6 +183,8 @@ def train_retriever(
     from pipeline.stages import exports
 
     exports.check_retriever(inputs["base"], inputs["tokens"])
+    if params.refresh == "every_step":
+        return query_tower.train(inputs, params, writer, context)
     plan = params.plan(context.seed, "retriever")
     rows, lists = read_rows(inputs, params.num_negatives, plan.seed)
     prepared = _Prepared(

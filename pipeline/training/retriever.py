@@ -1,4 +1,4 @@
-"""Training a dual encoder with in-batch or cross-batch negatives (RocketQA, PAIR)."""
+"""Training a dual encoder with in-batch or cross-batch negatives (RocketQA, PAIR, STAR)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from pipeline.methods.lists import PassageLists
 from pipeline.methods.losses import (
+    RETRIEVER_LOSSES,
+    RetrieverLoss,
     candidate_labels,
     contains,
-    contrastive,
     known_positives,
     negative_columns,
     passage_centric,
@@ -88,7 +89,7 @@ class _Rows:
 
 @dataclass(frozen=True, eq=False)
 class RetrieverObjective:
-    """Softmax over candidates: the row's positive against its own and other rows' passages.
+    """The row's positive against its own and other rows' passages, by a softmax or pair by pair.
 
     With `cross_batch` every row of the global batch is compared with all of the global batch's
     passages; with `in_batch` the global batch falls into groups of `in_batch_group_size`
@@ -100,11 +101,12 @@ class RetrieverObjective:
         store: inputs of queries and passages.
         rows: what to train on.
         known: all known positives by query. Candidates that are among those of the row's query, or
-            equal in text to one, or to the row's own positive, are left out of the row's softmax.
+            equal in text to one, or to the row's own positive, are left out of the row's loss.
             None leaves them in as negatives, as the released code does.
         negatives: whose passages a row is compared with.
         in_batch_group_size: rows of a group; needed, and only read, for `in_batch`.
         passage_centric: PAIR's second loss, or None.
+        comparison: the loss of a row's positive and its candidates.
         token_budget: padded tokens of a micro-batch; a larger batch goes through the gradient
             cache.
         precision: of the encoders' matrix products; scores and loss are float32.
@@ -117,6 +119,7 @@ class RetrieverObjective:
     negatives: Negatives = "cross_batch"
     in_batch_group_size: int | None = None
     passage_centric: PassageCentric | None = None
+    comparison: RetrieverLoss = "softmax"
     token_budget: int = 16384
     precision: Precision = "float32"
 
@@ -150,6 +153,8 @@ class RetrieverObjective:
         own = self.rows.num_negatives
         kind = self.negatives.replace("_", "-")
         line = f"{others} negatives per query ({kind}, {own} of them its own)"
+        if self.comparison != "softmax":
+            line += f", {self.comparison} loss"
         if self.passage_centric is not None:
             line += f", passage-centric loss x {self.passage_centric.weight:g}"
         return line
@@ -220,7 +225,7 @@ class RetrieverObjective:
             nowhere = pool.absent.expand(size, -1)
             excluded = nowhere if excluded is None else excluded | nowhere
         scores = own.query_vectors @ pool.passage_vectors.T
-        loss = contrastive(scores, labels, excluded, temperature)
+        loss = RETRIEVER_LOSSES[self.comparison](scores, labels, excluded, temperature)
         if self.passage_centric is None:
             return loss
         # The same, seen from the positives: queries and hard negatives compete (PAIR).

@@ -102,6 +102,96 @@ def test_passage_centric_gradients_are_finite_differences():
     )
 
 
+def literal_pairs(
+    scores: np.ndarray, labels: list[int], excluded: np.ndarray, temperature: float, cut: int | None
+) -> float:
+    """STAR's loss by loops, or with a cut ADORE's."""
+    total = 0.0
+    for row, label in enumerate(labels):
+        kept = [j for j in range(scores.shape[1]) if not excluded[row, j]]
+        ranking = sorted(kept, key=lambda j: (-scores[row, j], j))
+        gain = {j: 1 / rank if rank <= (cut or rank) else 0 for rank, j in enumerate(ranking, 1)}
+        pairs = [
+            (1 if cut is None else abs(gain[label] - gain[j]))
+            * -np.log(1 / (1 + np.exp((scores[row, j] - scores[row, label]) / temperature)))
+            for j in kept
+            if j != label
+        ]
+        total += sum(pairs) / len(pairs) if pairs else 0
+    return total / len(labels)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+def test_pairwise_and_lambda_rank_equal_the_written_out_sums(temperature: float):
+    generator = torch.Generator().manual_seed(4)
+    scores = torch.randn(5, 9, generator=generator, dtype=torch.float64)
+    # Equal scores rank by column, on either side of the positive.
+    scores[1, [0, 3, 5]] = 0.25
+    labels = torch.tensor([0, 3, 8, 2, 4])
+    excluded = torch.rand(5, 9, generator=generator) < 0.3
+    excluded[4] = True
+    excluded[torch.arange(5), labels] = False
+    given = scores.numpy(), labels.tolist(), excluded.numpy(), temperature
+    found = losses.pairwise(scores, labels, excluded, temperature)
+    assert found.item() == pytest.approx(literal_pairs(*given, cut=None), rel=1e-6)
+    for cut in (2, 3, 200):
+        found = losses.lambda_rank(scores, labels, excluded, temperature, cut)
+        assert found.item() == pytest.approx(literal_pairs(*given, cut=cut), rel=1e-6)
+
+
+def test_pairs_of_equal_scores_have_the_logarithm_of_two():
+    zeros, labels = torch.zeros(3, 4), torch.tensor([0, 1, 3])
+    assert losses.pairwise(zeros, labels).item() == pytest.approx(np.log(2))
+    # The positives rank first, second and last.
+    weights = [
+        (1 / 2 + 2 / 3 + 3 / 4) / 3,
+        (1 / 2 + 1 / 6 + 1 / 4) / 3,
+        (3 / 4 + 1 / 4 + 1 / 12) / 3,
+    ]
+    expected = np.log(2) * np.mean(weights)
+    assert losses.lambda_rank(zeros, labels).item() == pytest.approx(expected)
+
+
+def test_what_lies_beyond_the_cut_does_not_count():
+    """Of a positive at rank 3 and negatives at 1, 2 and 4 only the first is within a cut of 1."""
+    scores = torch.tensor([[1.0, 4.0, 2.0, 0.0]], requires_grad=True)
+    loss = losses.lambda_rank(scores, torch.tensor([0]), cut=1)
+    assert loss.item() == pytest.approx(np.log1p(np.exp(3)) / 3)
+    loss.backward()
+    assert scores.grad is not None and scores.grad[0, 2:].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("name", ["pairwise", "lambda_rank"])
+def test_pairwise_losses_count_in_float32_and_survive_large_dot_products(name):
+    scores = torch.tensor([[300.0, 301.0, -400.0]], dtype=torch.bfloat16)
+    loss = losses.RETRIEVER_LOSSES[name](scores, torch.tensor([0]))
+    assert loss.dtype == torch.float32
+    gap = (scores[0, 1].float() - scores[0, 0].float()).item()
+    assert loss.item() == pytest.approx(np.log1p(np.exp(gap)) / (2 if name == "pairwise" else 4))
+
+
+@pytest.mark.parametrize("name", ["pairwise", "lambda_rank"])
+def test_excluded_candidates_get_no_gradient_and_a_row_without_pairs_no_loss(name):
+    scores = torch.randn(2, 4, requires_grad=True)
+    excluded = torch.tensor([[False, True, False, True], [True, False, True, True]])
+    losses.RETRIEVER_LOSSES[name](scores, torch.tensor([0, 1]), excluded).backward()
+    assert scores.grad is not None
+    assert (scores.grad[excluded] == 0).all() and scores.grad[1, 1] == 0
+    assert scores.grad[0, 0] < 0 < scores.grad[0, 2]
+
+
+@pytest.mark.parametrize("name", ["pairwise", "lambda_rank"])
+def test_gradients_of_pairs_are_finite_differences(name):
+    """The weights of LambdaRank are constants: ranks do not change within a small difference."""
+    scores = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([4, 0, 2])
+    excluded = torch.zeros(3, 6, dtype=torch.bool)
+    excluded[0, 1] = True
+    assert torch.autograd.gradcheck(
+        lambda each: losses.RETRIEVER_LOSSES[name](each, labels, excluded, 0.5), [scores]
+    )
+
+
 @pytest.mark.parametrize(("ranks", "size", "count"), [(1, 4, 2), (3, 2, 1), (2, 3, 4), (2, 2, 0)])
 def test_negative_columns_are_all_that_is_no_positive(ranks: int, size: int, count: int):
     positives = [losses.candidate_labels(rank, size, count) for rank in range(ranks)]

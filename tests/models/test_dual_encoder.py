@@ -109,6 +109,25 @@ def test_separate_towers_start_equal_and_train_apart(
     assert unused == []
 
 
+def test_an_untied_tower_gives_the_same_vectors_and_trains_apart(
+    checkpoints: dict[str, Path], batch: Batch, tmp_path: Path
+) -> None:
+    config = DualEncoderConfig(pooling="mean", normalize=True, shared=True)
+    shared = DualEncoder.from_base(checkpoints["bert"], config).eval()
+    model = shared.untied()
+    assert model.config == config.model_copy(update={"shared": False})
+    tokens = batch("bert", 8, QUERIES)
+    vectors = model.encode_queries(tokens)
+    assert torch.equal(vectors, shared.encode_queries(tokens))
+    with torch.no_grad():
+        model.query_tower.word_embeddings.weight.mul_(1.3)
+    assert not torch.equal(model.encode_queries(tokens), vectors)
+    assert torch.equal(model.encode_passages(tokens), vectors)
+    save(model, tmp_path, checkpoints["bert"])
+    assert torch.equal(DualEncoder.load(tmp_path).eval().encode_passages(tokens), vectors)
+    assert model.untied() is model
+
+
 def test_a_foreign_folder_is_refused(checkpoints: dict[str, Path]) -> None:
     with pytest.raises(FileNotFoundError, match=r"retriever\.json"):
         DualEncoder.load(checkpoints["bert"])

@@ -307,7 +307,7 @@ def test_v2_trains_on_384_rows_a_gpu(name, passages, per_gpu):
     assert (warm.head, warm.fresh_head, warm.loss) == ("cls_logit", True, "listwise")
 
 
-@pytest.mark.parametrize("name", ["pair", "rocketqav2", "pair_ablations"])
+@pytest.mark.parametrize("name", ["pair", "rocketqav2", "pair_ablations", "adore"])
 def test_recipes_use_the_default_runs_stages_as_they_are(name):
     default, own = recipe("../pipeline"), {s.name: s for s in recipe(name).stages}
     for stage in default.stages:

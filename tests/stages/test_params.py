@@ -107,6 +107,55 @@ def test_a_form_of_a_loss_without_weight_does_nothing():
     assert "passage_centric_form 'released' is not used" in line
 
 
+EVERY_STEP = {"refresh": "every_step", "num_negatives": 200}
+
+
+@pytest.mark.parametrize(
+    ("params", "wired", "message"),
+    [
+        ({}, ["embeddings"], "input 'embeddings' is wired and never read"),
+        (EVERY_STEP, [], "wire `embeddings`"),
+        ({**EVERY_STEP, "num_negatives": 0}, ["embeddings"], "num_negatives passages, and it is 0"),
+        ({**EVERY_STEP, "negatives": "in_batch"}, ["embeddings"], "negatives is not used"),
+        (
+            {**EVERY_STEP, "in_batch_group_size": 8},
+            ["embeddings"],
+            "in_batch_group_size is not used",
+        ),
+        (
+            {**EVERY_STEP, "mask_known_positives": False},
+            ["embeddings"],
+            "mask_known_positives is not used",
+        ),
+        (
+            {**EVERY_STEP, "passage_centric_weight": 0.1},
+            ["embeddings"],
+            "passage_centric_weight is not used",
+        ),
+        (
+            {"loss": "pairwise", "passage_centric_weight": 0.1},
+            [],
+            "the passage-centric loss is a softmax, and loss is 'pairwise'",
+        ),
+    ],
+)
+def test_what_is_searched_in_every_step_takes_the_batchs_place(params, wired, message):
+    read = registry()["train_retriever"].params.model_validate
+    (found,) = read(params).mismatches(dict.fromkeys(wired, 1), Resources())
+    assert message in found
+    whole = read({**EVERY_STEP, "loss": "lambda_rank"})
+    assert not whole.mismatches({"embeddings": 1}, Resources())
+
+
+def test_what_is_not_given_is_in_no_key():
+    params = registry()["train_retriever"].params
+    later = {"part", "loss", "refresh"}
+    assert not later & params().model_dump().keys()
+    assert not later & params.model_validate({"loss": "softmax"}).model_dump().keys()
+    given = {"loss": "pairwise", "refresh": "every_step"}
+    assert given.items() <= params.model_validate(given).model_dump().items()
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [

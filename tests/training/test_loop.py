@@ -192,7 +192,12 @@ def test_lamb_resumed_equals_lamb_undisturbed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize(
-    ("kind", "models"), [("retriever", ["retriever"]), ("joint", ["ranker", "retriever"])]
+    ("kind", "models"),
+    [
+        ("retriever", ["retriever"]),
+        ("joint", ["ranker", "retriever"]),
+        ("query_tower", ["retriever"]),
+    ],
 )
 def test_killed_and_resumed_equals_undisturbed(
     workers: WorkerGroup, store: Path, tmp_path: Path, size: int, kind: str, models: list[str]

@@ -86,6 +86,22 @@ def test_gradients_equal_the_plain_computation_for_any_number_of_workers(
             np.testing.assert_allclose(measured[name], gradient, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("comparison", ["pairwise", "lambda_rank"])
+@pytest.mark.parametrize("case", [CASES[0], CASES[2]])
+def test_losses_over_pairs_are_the_same_for_any_number_of_workers(
+    workers: WorkerGroup, store: Path, size: int, comparison: str, case: dict[str, Any]
+) -> None:
+    options = {**case, "comparison": comparison}
+    ((loss, expected),) = workers.run(1, retriever_step, store, options)
+    softmax, _ = workers.run(1, retriever_step, store, case)[0]
+    assert loss < softmax
+    for measured_loss, measured in workers.run(size, retriever_step, store, options):
+        assert measured_loss == pytest.approx(loss, rel=1e-5)
+        for name, gradient in expected.items():
+            np.testing.assert_allclose(measured[name], gradient, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
 def literal_passage_centric(
     objective: RetrieverObjective, group: int, masked: bool, form: str
 ) -> torch.Tensor:

@@ -20,16 +20,19 @@ from transformers import BertConfig, BertModel
 
 from pipeline.artifacts.checkpoints import StoreCheckpoints
 from pipeline.artifacts.store import Store
+from pipeline.methods.filters import KnownPairs
 from pipeline.methods.lists import PassageLists
 from pipeline.models.cross_encoder import CrossEncoder, CrossEncoderConfig
 from pipeline.models.dual_encoder import DualEncoder, DualEncoderConfig
 from pipeline.models.encoder import TextEncoder
+from pipeline.search.resident import ResidentPassages
 from pipeline.text.store import TokenStore
 from pipeline.text.template import InputTemplate, Layout, Tokenization
 from pipeline.training.batches import Share
 from pipeline.training.joint import JointLoss, JointObjective
 from pipeline.training.loop import TrainingPlan, TrainingResult, train
 from pipeline.training.optimizer import OptimizerPlan
+from pipeline.training.query_tower import QueryTowerObjective
 from pipeline.training.ranker import RankerObjective
 from pipeline.training.retriever import RetrieverObjective
 from pipeline.training.rows import TrainingPairs, TrainingRows
@@ -119,6 +122,21 @@ def retriever_objective(store: Path, dropout: float = 0.0, **options: Any) -> Re
     )
 
 
+def query_tower_objective(store: Path, dropout: float = 0.0, **options: Any) -> QueryTowerObjective:
+    """Rows 0..15 against the nearest of frozen passages, whose vectors are drawn."""
+    rows, tokens = training_rows(16, 0), TokenStore.open(store)
+    vectors = np.random.default_rng(8).normal(size=(PASSAGES, 16)).astype(np.float16)
+    known = KnownPairs.of(rows.positive_pairs).with_copies(tokens.content_hash)
+    return QueryTowerObjective(
+        tiny_retriever(dropout),
+        tokens,
+        rows,
+        ResidentPassages(vectors, CPU, piece_rows=15),
+        known.lists(),
+        **{"num_negatives": 6, **options},
+    )
+
+
 def ranker_objective(store: Path, kind: str, dropout: float = 0.0, **options: Any) -> Any:
     torch.manual_seed(3)
     model = CrossEncoder(tiny_encoder(dropout, 4), CrossEncoderConfig(dropout=dropout)).train()
@@ -164,6 +182,10 @@ def step_gradients(world: World, objective: Any) -> tuple[float, dict[str, np.nd
 
 def retriever_step(world: World, store: Path, options: dict[str, Any]) -> Any:
     return step_gradients(world, retriever_objective(store, **options))
+
+
+def query_tower_step(world: World, store: Path, options: dict[str, Any]) -> Any:
+    return step_gradients(world, query_tower_objective(store, **options))
 
 
 def joint_step(world: World, store: Path, options: dict[str, Any]) -> Any:
@@ -277,6 +299,7 @@ class Mortal:
 OBJECTIVES: dict[str, Callable[..., Any]] = {
     "retriever": retriever_objective,
     "joint": joint_objective,
+    "query_tower": query_tower_objective,
 }
 
 
