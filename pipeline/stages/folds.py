@@ -31,4 +31,5 @@ def kept(
         [(text, *passages.tolist()) for text, passages in zip(texts, own, strict=True)],
     )
     inside = deal_folds(groups, fold.of) == fold.number
-    return queries[inside if fold.keep == "inside" else ~inside]
+    chosen: npt.NDArray[np.int64] = queries[inside if fold.keep == "inside" else ~inside]
+    return chosen

@@ -17,12 +17,10 @@ Depths: TypeAlias = Annotated[dict[Split, Annotated[int, Field(ge=1)]], Field(mi
 class FoldParams(Params):
     """A part of a split's queries, for models that have not seen them (cross-fitting).
 
-    Folds are of nearly equal size and always the same; queries that have a positive passage, a copy
-    of one or their text in common are in one fold.
-
     Attributes:
         number: 1, 2, … `of`.
-        of: how many folds.
+        of: how many folds. They are of nearly equal size and always the same; queries that have a
+            positive passage, a copy of one or their text in common are in one fold.
         keep: the queries `inside` the fold (to score them), or those `outside` (to train on them).
     """
 

@@ -15,15 +15,15 @@ PASSAGES, FOLDS = 40, 3
 TRAIN = 20
 SPLITS = ["train"] * TRAIN + ["dev"] * 6
 # Queries 0, 1 and 2 are joined by the passages 0 and 1; 30 reads like 3, the positive of query 3,
-# and is that of query 4; queries 5 and 6 have the same text. Query 19 has no label.
+# and is that of query 16; queries 5 and 12 have the same text. Query 19 has no label.
 POSITIVES = [
-    *[(0, 0), (1, 0), (1, 1), (2, 1), (3, 3), (4, 30)],
-    *[(query, query + 1) for query in range(5, 19)],
+    *[(0, 0), (1, 0), (1, 1), (2, 1), (3, 3), (16, 30)],
+    *[(query, query + 1) for query in range(4, 19) if query != 16],
     # What a split of its own shares with the training queries joins nothing.
     *[(query, query - TRAIN) for query in range(TRAIN, len(SPLITS))],
 ]
-TOGETHER = [{0, 1, 2}, {3, 4}, {5, 6}]
-TEXTS = ["same" if query in (5, 6) else f"query {query}" for query in range(len(SPLITS))]
+TOGETHER = [{0, 1, 2}, {3, 16}, {5, 12}]
+TEXTS = ["same" if query in (5, 12) else f"query {query}" for query in range(len(SPLITS))]
 HASHES = [3 if passage == 30 else passage for passage in range(PASSAGES)]
 
 
