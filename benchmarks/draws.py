@@ -1,8 +1,8 @@
 """Drawing negatives from pools, weights included, against one `Generator.choice` for each list.
 
 Both sides hold the same scores as arrays, compute log-weights of all candidates and draw n of each
-list without replacement: ours over all lists at once, by Gumbel noise that is a function of seed,
-query, positive and passage; numpy's list by list, from normalised weights.
+list without replacement: ours a batch of lists at once, as training does, by Gumbel noise that is a
+function of seed, query, positive and passage; numpy's list by list, from normalised weights.
 """
 
 from __future__ import annotations
@@ -53,10 +53,15 @@ def block(pools: int, depth: int, seed: int = 0) -> Block:
     )
 
 
-def ours(given: Block, sampler: SamplerParams, n: int, epoch: int) -> Drawn:
+def ours(given: Block, sampler: SamplerParams, n: int, epoch: int, batch: int) -> Drawn:
     """The entries drawn, n a list: [lists, n]."""
     pools = given.pools(sampler, n, None)
-    return np.flatnonzero(pools.draw(n, seed=1, epoch=epoch)).reshape(len(given), n)
+    drawn = []
+    for first in range(0, len(pools), batch):
+        rows = np.arange(first, min(first + batch, len(pools)))
+        mask = pools.take(rows).draw(n, seed=1, epoch=epoch)
+        drawn.append(pools.lists.entries_of(rows)[mask])
+    return np.concatenate(drawn).reshape(len(given), n)
 
 
 def peer(given: Block, formula: Formula, n: int, epoch: int) -> Drawn:
@@ -79,19 +84,20 @@ def main() -> None:
     parser.add_argument("--pools", type=int, default=20000)
     parser.add_argument("--depth", type=int, default=100, help="candidates of each pool")
     parser.add_argument("--negatives", type=int, default=15, help="drawn from each pool")
+    parser.add_argument("--batch", type=int, default=256, help="pools drawn from at once")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     measuring.machine()
-    given, n = block(options.pools, options.depth), options.negatives
+    given, n, batch = block(options.pools, options.depth), options.negatives, options.batch
     for name, (sampler, formula) in SAMPLERS.items():
         print(f"\n{name}: {n} of {options.depth} from {options.pools:,} pools", flush=True)
-        means = [given.scores[ours(given, sampler, n, 0)].mean()]
+        means = [given.scores[ours(given, sampler, n, 0, batch)].mean()]
         means.append(given.scores[peer(given, formula, n, 0)].mean())
         print(f"  mean score drawn: ours {means[0]:.3f}, theirs {means[1]:.3f}")
         timings = measuring.alternate(
             {
                 PEER: partial(measuring.timed, partial(peer, given, formula, n, 1)),
-                OURS: partial(measuring.timed, partial(ours, given, sampler, n, 1)),
+                OURS: partial(measuring.timed, partial(ours, given, sampler, n, 1, batch)),
             },
             options.rounds,
         )

@@ -17,7 +17,7 @@ def test_both_sides_draw_from_the_same_distribution(name):
     object.__setattr__(given, "scores", np.tile(one.scores, copies))
     object.__setattr__(given, "compared", np.full(copies, one.compared[0]))
     shares = []
-    for drawn in (draws.ours(given, sampler, 3, 0), draws.peer(given, formula, 3, 0)):
+    for drawn in (draws.ours(given, sampler, 3, 0, 700), draws.peer(given, formula, 3, 0)):
         assert all(len(set(row)) == 3 for row in drawn.tolist())
         assert (drawn // 12 == np.arange(copies)[:, None]).all()
         shares.append(np.bincount(drawn.reshape(-1) % 12, minlength=12) / copies)
