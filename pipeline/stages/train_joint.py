@@ -72,14 +72,14 @@ class TrainJointParams(TrainParams):
             is KL(teacher || student), the mean over all elements, the teacher detached and the
             query encoded once per row; `stable` is the released direction with the paper's sum, the
             teacher detached and the query encoded once.
-        distillation: what the retriever learns from the ranker's scores: `divergence`, or
-            `margin_mse`, the squared difference of the two models' margins between the positive and
-            each negative (Hofstätter et al.).
         direction: of the divergence; the retriever is the student, the ranker the teacher.
         reduction: `per_list` sums over a list and averages over lists; `per_element` averages over
             all elements, 1/m of it.
         teacher_gradient: whether the distillation's gradient reaches the ranker.
         query_per_row: encode a list's query once per passage, each time with other dropout.
+        distillation: what the retriever learns from the ranker's scores: `divergence`, or
+            `margin_mse`, the squared difference of the two models' margins between the positive and
+            each negative (Hofstätter et al.).
         teacher: `dynamic` (the ranker goes on learning) or `static` (it stays as it comes).
         ranker_loss: the ranker's own loss: `listwise` (the paper) or `pointwise`.
         contrastive_weight: of the retriever's own softmax loss over the list (the papers: none).
@@ -95,14 +95,14 @@ class TrainJointParams(TrainParams):
     """
 
     preset: Literal["stable", "paper", "released"] = "stable"
-    # Left out where it is the divergence, so that it is in no key of such a training.
-    distillation: Literal["divergence", "margin_mse"] = Field(
-        default="divergence", exclude_if=lambda value: value == "divergence"
-    )
     direction: Literal["teacher||student", "student||teacher"] | None = None
     reduction: Literal["per_list", "per_element"] | None = None
     teacher_gradient: bool | None = None
     query_per_row: bool | None = None
+    # Left out where it is the divergence, so that it is in no key of such a training.
+    distillation: Literal["divergence", "margin_mse"] = Field(
+        default="divergence", exclude_if=lambda value: value == "divergence"
+    )
     teacher: Literal["dynamic", "static"] = "dynamic"
     ranker_loss: Literal["listwise", "pointwise"] = "listwise"
     contrastive_weight: float = Field(default=0.0, ge=0)
