@@ -12,7 +12,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pipeline.dag.repeat import MergeStages, Unrolled, unroll
+from pipeline.dag.repeat import MergeStages, Unrolled, are_named, unroll
 from pipeline.dag.yaml_nodes import (
     Mapping,
     Node,
@@ -127,12 +127,18 @@ def _merge_pipelines(base: Mapping, over: Mapping, problems: list[Problem]) -> M
             if key == "stages":
                 node = merge_stages(old, node, problems)
             elif key == "repeat":
-                node = _merge_groups(old, node, problems)
+                node = _merge_repeat(old, node, problems)
         elif key == "repeat" and _is_null(node):
             merged = _drop(merged, key)
             continue
         merged = _put(merged, key, node, at)
     return merged
+
+
+def _merge_repeat(base: Mapping, over: Mapping, problems: list[Problem]) -> Mapping:
+    if are_named(base):
+        return _merge_named(base, over, "group", _merge_groups, problems)
+    return _merge_groups(base, over, problems)
 
 
 def _merge_groups(base: Mapping, over: Mapping, problems: list[Problem]) -> Mapping:

@@ -1,7 +1,7 @@
 """`repeat`: a group of stages written once and unrolled over rounds, seeds, variants, or several.
 
 ```yaml
-repeat:                                # one group, or a list of groups
+repeat:                                # one group, a list of groups, or groups by name
   rounds: 3                            # {round} is 1 … 3, {previous} is 0 … 2
   seeds: [13, 14]                      # {seed}; the group's stages draw from this seed
   variants:                            # {variant}; what differs in each, merged like a recipe
@@ -118,7 +118,7 @@ def unroll(tree: Mapping, merge: MergeStages, problems: list[Problem]) -> tuple[
     if not isinstance(stages, Mapping):
         stages = Mapping({}, repeat.position)
     entries, keys = dict(stages.entries), dict(stages.keys)
-    for node in repeat.items if isinstance(repeat, Sequence) else (repeat,):
+    for node in _groups(repeat):
         group = _checked(node, problems)
         unrolled.unsettled.update(_meant(group))
         if group is None:
@@ -136,6 +136,21 @@ def unroll(tree: Mapping, merge: MergeStages, problems: list[Problem]) -> tuple[
     without = {key: node for key, node in tree.entries.items() if key != "repeat"}
     without["stages"] = Mapping(entries, stages.position, keys)
     return Mapping(without, tree.position, tree.keys), unrolled
+
+
+def are_named(repeat: Mapping) -> bool:
+    """Whether a `repeat` holds groups by name, and is not a group itself."""
+    nodes = repeat.entries
+    no_group = not set(nodes) & set(GROUP_KEYS)
+    return bool(nodes) and no_group and all(isinstance(node, Mapping) for node in nodes.values())
+
+
+def _groups(repeat: Node) -> tuple[Node, ...]:
+    if isinstance(repeat, Sequence):
+        return repeat.items
+    if isinstance(repeat, Mapping) and are_named(repeat):
+        return tuple(repeat.entries.values())
+    return (repeat,)
 
 
 def _meant(group: Group | None) -> list[str]:

@@ -1,11 +1,13 @@
 """Dividing labelled data into sides that share nothing: what stays together, and how it is dealt.
 
 All draws sort by a hash of the seed and a name, so they do not depend on the order of the data.
+Folds are not drawn.
 """
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
@@ -131,3 +133,33 @@ def deal_blocks(
         side if side == rest or group in kept else None
         for group, side in zip(groups.tolist(), sides, strict=True)
     ]
+
+
+def deal_folds(groups: NDArray[np.int64], of: int) -> NDArray[np.int64]:
+    """Deal whole groups to folds of nearly equal size: the largest first, each to the smallest.
+
+    No two folds differ by more items than the largest group has. Nothing is drawn: equal groups
+    are dealt in turn.
+
+    Args:
+        groups: int64 [items], the group of each item, as `group_by_shared` gives it.
+        of: how many folds.
+
+    Returns:
+        int64 [items]: the fold of each item, from 1.
+
+    Raises:
+        ValueError: there are fewer groups than folds.
+    """
+    names, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(names) < of:
+        raise ValueError(
+            f"{len(names)} groups of items that stay together cannot fill {of} folds: take fewer"
+        )
+    loads = [(0, fold) for fold in range(1, of + 1)]
+    dealt = np.zeros(len(names), dtype=np.int64)
+    for group in np.argsort(-sizes, kind="stable").tolist():
+        load, fold = loads[0]
+        dealt[group] = fold
+        heapq.heapreplace(loads, (load + int(sizes[group]), fold))
+    return dealt[place]

@@ -88,8 +88,9 @@ def bm25(inputs: Inputs, params: Bm25Params, writer: ArtifactWriter, context: Co
 
     dataset = inputs["dataset"]
     known = tables.never_negative(dataset, inputs["tokens"])
+    queries = {split: tables.queries_of(dataset, [split]) for split in params.depths}
     blocks = tables.query_blocks(
-        dataset, params.depths, params.remove_positives, params.queries_per_shard, known
+        queries, params.depths, params.remove_positives, params.queries_per_shard, known
     )
     written = writer.shards("candidates")
     done = written.done()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from pipeline.artifacts.kinds import CANDIDATES, DATASET, EMBEDDINGS, TOKENS
-from pipeline.dag.contract import Context, Inputs, Outcome, Params, Progress, stage
+from pipeline.dag.contract import Context, Inputs, Outcome, Params, Progress, Resources, stage
 from pipeline.sources.records import Split
-from pipeline.stages.split_params import Depths
+from pipeline.stages.split_params import Depths, FoldParams
 
 if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
@@ -27,12 +28,19 @@ class MineParams(Params):
             the ranking is cut. Evaluation needs them in.
         backend: `auto` is faiss on the GPU where there is one, else faiss on the CPU.
         queries_per_shard: queries that a worker searches with in one pass over the corpus.
+        fold: only these queries of each split.
     """
 
     depths: Depths = {"train": 1000, "validation": 100, "dev": 100}
     remove_positives: list[Split] = ["train"]
     backend: Literal["auto", "faiss_cpu", "faiss_gpu", "torch"] = "auto"
     queries_per_shard: int = Field(default=4096, ge=1)
+    # Left out where it is not given, so that it is in no key of a search of all queries.
+    fold: FoldParams | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    def mismatches(self, wired: Mapping[str, int], resources: Resources) -> Sequence[str]:
+        """A fold that there is."""
+        return () if self.fold is None else self.fold.mistakes()
 
 
 @dataclass(frozen=True)
@@ -88,11 +96,13 @@ class _MineBlock:
 def mine(inputs: Inputs, params: MineParams, writer: ArtifactWriter, context: Context) -> Outcome:
     """Search each query's best passages over the whole corpus, exactly."""
     from pipeline.distributed.shards import run_shards
-    from pipeline.stages import tables
+    from pipeline.stages import folds, tables
 
-    known = tables.never_negative(inputs["dataset"], inputs["tokens"])
+    dataset, tokens = inputs["dataset"], inputs["tokens"]
+    known = tables.never_negative(dataset, tokens)
+    queries = {split: folds.kept(dataset, tokens, split, params.fold) for split in params.depths}
     blocks = tables.query_blocks(
-        inputs["dataset"], params.depths, params.remove_positives, params.queries_per_shard, known
+        queries, params.depths, params.remove_positives, params.queries_per_shard, known
     )
     written = writer.shards("candidates")
     done = written.done()
@@ -110,10 +120,12 @@ def mine(inputs: Inputs, params: MineParams, writer: ArtifactWriter, context: Co
         writer.store,
     )
     infos = written.infos()
+    everyone = len(tables.queries_of(dataset, list(params.depths)))
     return Outcome(
-        rows_in=rows,
+        rows_in=everyone,
         rows_out=rows,
         unit="queries",
+        dropped={"other folds": everyone - rows} if everyone > rows else {},
         counts={
             "candidates": sum(info["candidates"] for info in infos),
             "positives_removed": sum(len(block.excluded.query_row) for block in blocks),

@@ -19,6 +19,7 @@ from pipeline.dag.contract import (
     unused_input,
 )
 from pipeline.sources.records import LabelledSplit
+from pipeline.stages.split_params import FoldParams
 
 if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
@@ -40,6 +41,7 @@ class SampleParams(Params):
         num_negatives: how many.
         per: whether that many for each `query` or for each `positive` of it.
         replicate: another number draws other negatives.
+        fold: only these queries of the split.
     """
 
     split: LabelledSplit = "train"
@@ -48,9 +50,13 @@ class SampleParams(Params):
     num_negatives: int = Field(default=4, ge=0)
     per: Literal["query", "positive"] = "query"
     replicate: int = Field(default=0, ge=0)
+    # Left out where it is not given, so that it is in no key of lists of all queries.
+    fold: FoldParams | None = Field(default=None, exclude_if=lambda value: value is None)
 
     def mismatches(self, wired: Mapping[str, int], resources: Resources) -> Sequence[str]:
-        """Candidates where they are drawn from, and nowhere else."""
+        """Candidates where they are drawn from, and nowhere else; a fold that there is."""
+        if self.fold is not None and self.fold.mistakes():
+            return self.fold.mistakes()
         reads = self.source in ("candidates", "top") and self.num_negatives > 0
         if reads and not wired.get("candidates"):
             return (_needs_candidates(self.source),)
@@ -75,10 +81,11 @@ def sample(
     inputs: Inputs, params: SampleParams, writer: ArtifactWriter, context: Context
 ) -> Outcome:
     """Give each labelled query its positives and drawn negatives."""
-    from pipeline.stages import cautions, tables
+    from pipeline.stages import cautions, folds, tables
 
     dataset = inputs["dataset"]
-    queries = tables.queries_of(dataset, [params.split])
+    everyone = len(tables.queries_of(dataset, [params.split]))
+    queries = folds.kept(dataset, inputs["tokens"], params.split, params.fold)
     positives = tables.positives_of(dataset).lists().of(queries)
     labelled = positives.lengths > 0
     positives = positives.take(labelled)
@@ -87,12 +94,16 @@ def sample(
     drawn = found.lists
     positives = positives.of(drawn.query_indices)
     writer.write_table("lists", tables.training_lists(positives, drawn))
-    dropped = {"no positive": int((~labelled).sum()), **found.dropped}
+    dropped = {
+        "other folds": everyone - len(queries),
+        "no positive": int((~labelled).sum()),
+        **found.dropped,
+    }
     warnings: list[str] = []
     if given is not None and params.source != "given":
         warnings = cautions.on_short_lists(given, params.depth, "depth")
     return Outcome(
-        rows_in=len(queries),
+        rows_in=everyone,
         rows_out=len(positives),
         unit="queries",
         dropped={reason: count for reason, count in dropped.items() if count},

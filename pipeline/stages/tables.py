@@ -89,7 +89,7 @@ class QueryBlock:
 
 
 def query_blocks(
-    dataset: Artifact,
+    queries_of_splits: Mapping[Split, npt.NDArray[np.int64]],
     depths: Mapping[Split, int],
     remove_positives: Sequence[str],
     rows: int,
@@ -99,7 +99,7 @@ def query_blocks(
     blocks: list[QueryBlock] = []
     lists = known.lists()
     for split, depth in depths.items():
-        queries = queries_of(dataset, [split])
+        queries = queries_of_splits[split]
         for first in range(0, len(queries), rows):
             block = queries[first : first + rows]
             excluded = Excluded.none()

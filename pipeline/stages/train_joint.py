@@ -75,12 +75,15 @@ class TrainJointParams(TrainParams):
         direction: of the divergence; the retriever is the student, the ranker the teacher.
         reduction: `per_list` sums over a list and averages over lists; `per_element` averages over
             all elements, 1/m of it.
-        teacher_gradient: whether the divergence's gradient reaches the ranker.
+        teacher_gradient: whether the distillation's gradient reaches the ranker.
         query_per_row: encode a list's query once per passage, each time with other dropout.
+        distillation: what the retriever learns from the ranker's scores: `divergence`, or
+            `margin_mse`, the squared difference of the two models' margins between the positive and
+            each negative (Hofstätter et al.).
         teacher: `dynamic` (the ranker goes on learning) or `static` (it stays as it comes).
         ranker_loss: the ranker's own loss: `listwise` (the paper) or `pointwise`.
         contrastive_weight: of the retriever's own softmax loss over the list (the papers: none).
-        divergence_weight: of the divergence (AR2's regulariser: 1; its released code: 0.5).
+        divergence_weight: of the distillation (AR2's regulariser: 1; its released code: 0.5).
         reward: what the retriever gets for negatives that the ranker takes for positives (AR2):
             `policy_gradient` is the paper's term, `reward_weighted` the released code's.
         reward_weight: of the reward's term.
@@ -96,6 +99,10 @@ class TrainJointParams(TrainParams):
     reduction: Literal["per_list", "per_element"] | None = None
     teacher_gradient: bool | None = None
     query_per_row: bool | None = None
+    # Left out where it is the divergence, so that it is in no key of such a training.
+    distillation: Literal["divergence", "margin_mse"] = Field(
+        default="divergence", exclude_if=lambda value: value == "divergence"
+    )
     teacher: Literal["dynamic", "static"] = "dynamic"
     ranker_loss: Literal["listwise", "pointwise"] = "listwise"
     contrastive_weight: float = Field(default=0.0, ge=0)
@@ -129,6 +136,11 @@ class TrainJointParams(TrainParams):
             found.append("in the retriever's turn no gradient reaches the ranker: teacher_gradient")
         if self.reward == "none" and self.divergence_weight + self.contrastive_weight == 0:
             found.append("the retriever learns nothing: all weights are 0")
+        if self.distillation == "margin_mse":
+            given = [name for name in ("direction", "reduction") if getattr(self, name) is not None]
+            found += [f"`{name}` is of the divergence: margin_mse has none" for name in given]
+            if not self.divergence_weight:
+                found.append("divergence_weight is 0: distillation 'margin_mse' is not used")
         return found
 
     def joint_plan(self, seed: int) -> TrainingPlan:
@@ -167,6 +179,7 @@ class TrainJointParams(TrainParams):
             divergence_weight=self.divergence_weight,
             reward=self.reward,
             reward_weight=self.reward_weight,
+            distillation=self.distillation,
         )
 
 
@@ -210,7 +223,8 @@ class _Prepared:
         from pipeline.models.card import Card
         from pipeline.stages import exports
 
-        how = f"Trained together by listwise distillation with a {self.params.teacher} teacher."
+        of = "margin" if self.params.distillation == "margin_mse" else "listwise"
+        how = f"Trained together by {of} distillation with a {self.params.teacher} teacher."
         exports.save_retriever(
             objective.retriever,
             self.tokens,

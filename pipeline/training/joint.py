@@ -9,7 +9,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.methods.distillation import Direction, Reduction, list_divergence
+from pipeline.methods.distillation import (
+    Direction,
+    Distillation,
+    Reduction,
+    list_divergence,
+    margin_mse,
+)
 from pipeline.methods.losses import listwise, pointwise
 from pipeline.methods.ranker_reward import policy_gradient, reward_weighted, rewards
 from pipeline.models.cross_encoder import CrossEncoder
@@ -34,13 +40,14 @@ class JointLoss:
         direction: of the divergence between the retriever's (student) and the ranker's (teacher)
             distribution over the list.
         reduction: of the divergence.
-        teacher_gradient: whether the divergence's gradient reaches the ranker, too.
+        teacher_gradient: whether the distillation's gradient reaches the ranker, too.
         ranker_loss: the ranker's own loss over the list.
         contrastive_weight: of the retriever's listwise loss; the papers have none.
-        divergence_weight: of the divergence.
+        divergence_weight: of the divergence, or of what stands in its place.
         reward: the retriever's reward for negatives that the ranker takes for positives (AR2): as a
             `policy_gradient`, or `reward_weighted` as in the released code.
         reward_weight: of that term.
+        distillation: the divergence, or the squared difference of margins in its place.
     """
 
     direction: Direction = "teacher||student"
@@ -51,6 +58,13 @@ class JointLoss:
     divergence_weight: float = 1.0
     reward: Reward = "none"
     reward_weight: float = 1.0
+    distillation: Distillation = "divergence"
+
+    def distilled(self) -> str:
+        """What the retriever learns from the ranker's scores, in words."""
+        if self.distillation == "margin_mse":
+            return "MarginMSE"
+        return f"KL({self.direction}) {self.reduction.replace('_', ' ')}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +126,8 @@ class JointObjective:
         """What is distilled into what."""
         terms = self.terms
         line = (
-            f"lists of {1 + self.rows.num_negatives} passages, KL({terms.direction}) "
-            f"{terms.reduction.replace('_', ' ')}, {self.teacher} teacher"
+            f"lists of {1 + self.rows.num_negatives} passages, {terms.distilled()}, "
+            f"{self.teacher} teacher"
         )
         if terms.reward != "none":
             line += f", reward x {terms.reward_weight:g}"
@@ -171,7 +185,9 @@ class JointObjective:
         if not terms.teacher_gradient:
             seen = teacher.detach()
         found: dict[str, Tensor] = {}
-        if terms.divergence_weight:
+        if terms.divergence_weight and terms.distillation == "margin_mse":
+            found["margin_mse"] = terms.divergence_weight * margin_mse(student, seen)
+        elif terms.divergence_weight:
             divergence = list_divergence(student, seen, terms.direction, terms.reduction)
             found["divergence"] = terms.divergence_weight * divergence
         if terms.reward != "none":

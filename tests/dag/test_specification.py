@@ -391,6 +391,46 @@ def test_variants_are_merged_by_extends(tmp_path):
     assert pipeline["x_tripled_7"].params.factor == 3
 
 
+NAMED = """\
+stages:
+  start: {uses: draw}
+repeat:
+  early:
+    rounds: 2
+    stages:
+      x_{round}: {uses: scale, inputs: {numbers: "x_{previous}"}, params: {factor: 2}}
+    first:
+      x_{round}: {inputs: {numbers: start}}
+"""
+LATE = """\
+  late:
+    rounds: 3
+    stages:
+      y_{round}: {uses: scale, inputs: {numbers: "y_{previous}"}, params: {factor: 5}}
+    first:
+      y_{round}: {inputs: {numbers: x_2}}
+"""
+
+
+def extended(tmp_path, base, text):
+    (tmp_path / "base.yaml").write_text(base)
+    file = tmp_path / "recipe.yaml"
+    file.write_text("extends: base.yaml\n" + text)
+    return read_pipeline(file, toys.registry())
+
+
+def test_named_groups_are_merged_by_extends(tmp_path):
+    change = "  early: {stages: {'x_{round}': {params: {factor: 9}}}}\n"
+    pipeline = extended(tmp_path, NAMED, "repeat:\n" + change + LATE)
+    assert pipeline.names == ["start", "x_1", "x_2", "y_1", "y_2", "y_3"]
+    assert pipeline["y_1"].inputs == {"numbers": ("x_2",)}
+    assert [pipeline[name].params.factor for name in ("x_1", "x_2", "y_3")] == [9, 9, 5]
+    fewer = extended(tmp_path, NAMED + LATE, "repeat: {late: null}\n")
+    assert fewer.names == ["start", "x_1", "x_2"]
+    with pytest.raises(SpecificationError, match="no group 'lat' to remove"):
+        extended(tmp_path, NAMED + LATE, "repeat: {lat: null}\n")
+
+
 def test_rounds_and_variants_of_one_group(tmp_path):
     text = ROUNDS.replace("_{round}", "_{variant}_{round}").replace("_{previous}", "_a_{previous}")
     pipeline = read(tmp_path, text + "  variants: {a: {}}\n")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.methods.distillation import list_divergence
+from pipeline.methods.distillation import list_divergence, margin_mse
 
 DIRECTIONS = ["teacher||student", "student||teacher"]
 
@@ -57,3 +57,42 @@ def test_divergence_counts_in_float32_and_survives_large_scores():
     value = list_divergence(student, teacher)
     assert value.dtype == torch.float32
     assert value.item() == pytest.approx(0.5 * 800 - np.log(2))
+
+
+def test_margins_by_hand():
+    # Student margins 2, 5 and 1, 1; teacher margins 3, 4 and -2, 1.
+    student = torch.tensor([[3.0, 1.0, -2.0], [0.0, -1.0, -1.0]])
+    teacher = torch.tensor([[5.0, 2.0, 1.0], [0.0, 2.0, -1.0]])
+    assert margin_mse(student, teacher).item() == pytest.approx((1 + 1 + 9 + 0) / 4)
+
+
+def test_margins_do_not_see_a_lists_level_but_its_scale():
+    scores = torch.randn(5, 7, dtype=torch.float64)
+    assert margin_mse(scores, scores + torch.randn(5, 1)).item() == pytest.approx(0, abs=1e-12)
+    margins = scores[:, :1] - scores[:, 1:]
+    doubled = margin_mse(scores, 2 * scores).item()
+    assert doubled == pytest.approx(margins.square().mean().item())
+
+
+def test_gradients_of_margins_are_finite_differences():
+    student = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    teacher = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(margin_mse, [student, teacher])
+
+
+def test_a_false_negative_is_put_above_the_positive():
+    """Where the teacher prefers the negative, its negative margin is what the student learns."""
+    student = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    teacher = torch.tensor([[0.0, 3.0, -1.0]], dtype=torch.float64)
+    for _ in range(200):
+        (slope,) = torch.autograd.grad(margin_mse(student, teacher), student)
+        student = (student - 0.3 * slope).detach().requires_grad_()
+    _, false_negative, negative = (student[0, 0] - student[0]).tolist()
+    assert false_negative == pytest.approx(-3, abs=1e-6)
+    assert negative == pytest.approx(1, abs=1e-6)
+
+
+def test_margins_count_in_float32():
+    student = torch.tensor([[256.0, -1.0]], dtype=torch.bfloat16)
+    value = margin_mse(student, torch.zeros(1, 2, dtype=torch.bfloat16))
+    assert value.dtype == torch.float32 and value.item() == 257**2

@@ -10,6 +10,16 @@ from pipeline.stages import registry
 
 PROJECT = Path(__file__).parents[2]
 PAPER = sorted((PROJECT / "recipes" / "paper").glob("*.yaml"))
+ROCKETQA = [file for file in PAPER if file.stem.startswith(("rocketqa", "pair", "dureader"))]
+# The file that each format reads first.
+FIRST_FILES = {
+    "rocketqa": "para.txt",
+    "dureader": "passage-collection/part-00",
+    "msmarco_passage": "collection.tsv",
+    "msmarco_document": "msmarco-docs.tsv",
+    "dpr": "psgs_w100.tsv",
+    "parquet": "corpus.parquet",
+}
 FILES = [PROJECT / "pipeline.yaml", *sorted((PROJECT / "recipes").rglob("*.yaml"))]
 
 
@@ -37,16 +47,21 @@ def test_a_plan_without_the_data_says_what_is_missing(file, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert execute(Options(verb="plan", file=str(file)), registry()) == 0
     out = capsys.readouterr().out
-    first = "passage-collection/part-00" if file.stem == "dureader" else "para.txt"
-    assert f"{first} does not exist; key not known yet" in out
+    (data,) = of_type(read_pipeline(file, registry()), "ingest")
+    assert f"{FIRST_FILES[data.params.source.format]} does not exist; key not known yet" in out
 
 
 @pytest.mark.parametrize("file", PAPER, ids=lambda file: file.stem)
+def test_paper_recipes_mask_nothing_and_share_their_batches_evenly(file):
+    for stage in of_type(read_pipeline(file, registry()), "train_retriever"):
+        assert not stage.params.mask_known_positives
+        assert stage.params.global_batch_size % stage.resources.workers == 0
+
+
+@pytest.mark.parametrize("file", ROCKETQA, ids=lambda file: file.stem)
 def test_paper_recipes_follow_the_released_code(file):
     pipeline = read_pipeline(file, registry())
     for stage in of_type(pipeline, "train_retriever"):
-        assert not stage.params.mask_known_positives
-        assert stage.params.global_batch_size % stage.resources.workers == 0
         if stage.name.startswith("pair"):
             continue
         assert stage.inputs["base"] == ("base",) and stage.params.negatives == "cross_batch"
@@ -93,6 +108,36 @@ JOINT = {
     "max_grad_norm": 1.0,
     "max_steps": None,
 }
+OWN_LIST = {"negatives": "in_batch", "in_batch_group_size": 1, "num_negatives": 1}
+ANCE = {**OWN_LIST, "optimizer": "lamb", "global_batch_size": 64, "max_steps": 10_000}
+UNIFORM = {"name": "uniform", "a": None, "b": 0.0, "standardised": False, "temperature": 1.0}
+SIMANS = {**UNIFORM, "name": "simans", "a": 0.5}
+TURNS = {
+    "teacher": "dynamic",
+    "ranker_loss": "listwise",
+    "num_negatives": 15,
+    "schedule": "linear",
+    "warmup_ratio": 0.1,
+    "optimizer": "adamw",
+    "weight_decay": 0.0,
+    "max_grad_norm": 2.0,
+    "divergence_weight": 1.0,
+}
+AR2 = {
+    **TURNS,
+    "reward": "policy_gradient",
+    "turns": {"ranker": 500, "retriever": 1500},
+    "global_batch_size": 64,
+    "max_steps": 2000,
+}
+AR2_RANKER = {
+    "head": "cls_logit",
+    "loss": "listwise",
+    "num_negatives": 15,
+    "learning_rate": 1e-5,
+    "schedule": "linear",
+}
+ON_ANSWERS = {"splits": ["validation", "dev", "test"], "compared": "answer@20"}
 ONE_LOGIT = {"head": "cls_logit", "dropout": 0.1}
 PUBLISHED = {
     "rocketqa_msmarco": {
@@ -193,6 +238,117 @@ PUBLISHED = {
         "joint": {**JOINT, "num_negatives": 31, "num_train_epochs": 3},
         "reranked_v2": {"depth": 50},
     },
+    "ance_msmarco": {
+        "tokens": {"passage_max_len": 512},
+        "retriever_0": {
+            **OWN_LIST,
+            "optimizer": "lamb",
+            "learning_rate": 2e-4,
+            "global_batch_size": 32,
+            "max_steps": 60_000,
+        },
+        "ance_pools_1": {"depth": 200, "num_negatives": 1, "sampler": UNIFORM},
+        "ance_60": {**ANCE, "learning_rate": 1e-6, "part": {"number": 60, "of": 100}},
+    },
+    "ance_msmarco_doc": {"ance_21": {**ANCE, "learning_rate": 5e-6, "warmup_ratio": 0.003}},
+    "ance_nq": {
+        "tokens": {"passage_max_len": 256},
+        "retriever_0": {
+            "in_batch_group_size": 128,
+            "num_negatives": 1,
+            "global_batch_size": 128,
+            "num_train_epochs": 40,
+            "learning_rate": 2e-5,
+            "max_grad_norm": 2.0,
+            "optimizer": "adamw",
+        },
+        "ance_pools_14": {"depth": 100, "num_negatives": 1, "sampler": UNIFORM},
+        "ance_14": {**ANCE, "learning_rate": 1e-5, "global_batch_size": 128},
+        "evaluation": ON_ANSWERS,
+    },
+    "ance_triviaqa": {"ance_10": {"learning_rate": 1e-5}, "evaluation": ON_ANSWERS},
+    "ar2_msmarco": {
+        "tokens": {"query_max_len": 32, "passage_max_len": 128},
+        "retriever_0": {
+            "in_batch_group_size": 64,
+            "num_negatives": 1,
+            "learning_rate": 1e-4,
+            "num_train_epochs": 3,
+        },
+        "ranker": {**AR2_RANKER, "global_batch_size": 256, "max_steps": 4000},
+        "ar2_pools_10": {"depth": 100, "num_negatives": 15, "sampler": UNIFORM},
+        "ar2_10": {**AR2, "learning_rate": 5e-6, "ranker_learning_rate": 5e-7},
+    },
+    "ar2_msmarco_doc": {"ar2_10": {**AR2, "learning_rate": 5e-6}},
+    "ar2_nq": {
+        "retriever_0": {
+            "in_batch_group_size": 128,
+            "num_negatives": 1,
+            "learning_rate": 1e-5,
+            "num_train_epochs": 40,
+        },
+        "ranker": {**AR2_RANKER, "global_batch_size": 64, "max_steps": 2000},
+        "ar2_10": {**AR2, "learning_rate": 1e-5, "ranker_learning_rate": 1e-6},
+        "evaluation": ON_ANSWERS,
+    },
+    "ar2_triviaqa": {
+        "ar2_10": {**AR2, "learning_rate": 1e-5, "ranker_learning_rate": 1e-6},
+        "evaluation": ON_ANSWERS,
+    },
+    "simans_ar2_msmarco": {
+        "simans_pools_12": {"depth": 200, "num_negatives": 15, "sampler": SIMANS},
+        "simans_12": {
+            **TURNS,
+            "reward": "none",
+            "turns": {"ranker": 500, "retriever": 4500},
+            "global_batch_size": 256,
+            "max_steps": 5000,
+            "learning_rate": 5e-6,
+            "ranker_learning_rate": 5e-7,
+            "part": {"number": 12, "of": 12},
+        },
+    },
+    "simans_ar2_msmarco_doc": {
+        "tokens": {"query_max_len": 128, "passage_max_len": 512},
+        "simans_pools_8": {"depth": 200, "num_negatives": 15, "sampler": SIMANS},
+        "simans_8": {
+            **TURNS,
+            "reward": "none",
+            "turns": {"ranker": 1000, "retriever": 4000},
+            "global_batch_size": 256,
+            "max_steps": 5000,
+            "learning_rate": 5e-6,
+            "ranker_learning_rate": 1e-6,
+            "part": {"number": 8, "of": 8},
+        },
+    },
+    "simans_ar2_nq": {
+        # One below the positive, as the released code has it.
+        "simans_pools_15": {"depth": 100, "num_negatives": 15, "sampler": {**SIMANS, "b": -1.0}},
+        "simans_15": {
+            **AR2,
+            "reward": "none",
+            "learning_rate": 1e-5,
+            "ranker_learning_rate": 1e-6,
+            "part": {"number": 15, "of": 15},
+        },
+    },
+    "simans_ar2_triviaqa": {
+        "simans_pools_5": {"depth": 100, "num_negatives": 15, "sampler": SIMANS},
+        "simans_5": {
+            **AR2,
+            "reward": "none",
+            "learning_rate": 5e-6,
+            "ranker_learning_rate": 1e-6,
+            "part": {"number": 5, "of": 5},
+        },
+    },
+    "simans_industrial": {
+        "top_pools": {"depth": 5, "num_negatives": 5},
+        "top": {"learning_rate": 1e-5, "global_batch_size": 128, "max_steps": 100_000},
+        "simans_pools": {"depth": 100, "num_negatives": 5, "sampler": {**SIMANS, "a": 1.0}},
+        "simans": {"learning_rate": 1e-5, "global_batch_size": 128, "num_negatives": 5},
+    },
     "dureader": {
         "tokens": {"query_max_len": 32, "passage_max_len": 384, "pair_max_len": 384},
         "lists": {"source": "given"},
@@ -219,6 +375,9 @@ WORKERS = {
     "pair_nq": {"pair_1": 8, "pair_2": 1},
     "rocketqav2_msmarco": {"joint": 32},
     "rocketqav2_nq": {"joint": 8},
+    "ance_msmarco": {"ance_1": 4},
+    "ance_nq": {"ance_1": 8},
+    "simans_ar2_msmarco": {"ar2_1": 8, "simans_1": 8},
     "dureader": {"retriever": 4, "ranker": 4},
 }
 
@@ -339,3 +498,47 @@ def test_retrievers_that_are_compared_take_equally_many_steps(name, seed):
         stages[f"{one}_{seed}"].global_batch_size for one in (*alone[:-1], "pair_1", "pair_2")
     }
     assert len(batches) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "rounds", "steps"),
+    [
+        ("ance_msmarco", "ance", 600_000),
+        ("ance_msmarco_doc", "ance", 210_000),
+        ("ance_nq", "ance", 140_000),
+        ("ance_triviaqa", "ance", 100_000),
+        ("ar2_msmarco", "ar2", 20_000),
+        ("ar2_nq", "ar2", 20_000),
+        ("simans_ar2_msmarco", "simans", 60_000),
+        ("simans_ar2_msmarco_doc", "simans", 40_000),
+        ("simans_ar2_nq", "simans", 30_000),
+        ("simans_ar2_triviaqa", "simans", 10_000),
+    ],
+)
+def test_rounds_sum_up_to_the_published_steps(name, rounds, steps):
+    pipeline = recipe(f"paper/{name}")
+    parts = [s for s in pipeline.stages if s.name.removeprefix(f"{rounds}_").isdigit()]
+    assert sum(stage.params.max_steps for stage in parts) == steps
+    # What is measured is the last of them.
+    (evaluation,) = of_type(pipeline, "evaluate")
+    assert {f"{rounds}_run_{len(parts)}", f"{rounds}_reranked"} & {*evaluation.inputs["runs"]}
+
+
+@pytest.mark.parametrize("data", ["msmarco", "msmarco_doc", "nq", "triviaqa"])
+def test_simans_goes_on_from_ar2_as_it_is(data):
+    alone = recipe(f"paper/ar2_{data}").stages
+    both = {stage.name: stage for stage in recipe(f"paper/simans_ar2_{data}").stages}
+    for stage in alone:
+        if stage.name != "evaluation":
+            assert (both[stage.name].params, both[stage.name].inputs) == (
+                stage.params,
+                stage.inputs,
+            )
+    first = both["simans_1"].inputs
+    assert (first["retriever"], first["ranker"]) == (("ar2_retriever_10",), ("ar2_ranker_10",))
+
+
+@pytest.mark.parametrize("name", ["ance_nq", "ance_triviaqa", "ar2_nq", "simans_ar2_triviaqa"])
+def test_passages_with_answers_are_no_negatives_of_questions(name):
+    for stage in of_type(recipe(f"paper/{name}"), "pool"):
+        assert stage.params.filters.without_answer

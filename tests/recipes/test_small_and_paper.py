@@ -56,6 +56,94 @@ def test_sizes_differ_in_values_only(small: str, large: str, base: str) -> None:
         assert {slot: made for slot, made in wired.items() if slot not in ONLY_SMALL} == expected
 
 
+def of_round(name: str, prefix: str, number: int) -> Mapping[str, object]:
+    """Type and wiring of a round's stages, by name."""
+    return {
+        stage.name: (stage.type.name, stage.inputs)
+        for stage in recipe(name).stages
+        if stage.name.startswith(prefix) and stage.name.endswith(f"_{number}")
+    }
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize(
+    ("method", "large"),
+    [
+        ("ance", "ance_msmarco"),
+        ("ance", "ance_triviaqa"),
+        ("ar2", "ar2_msmarco_doc"),
+        ("ar2", "ar2_nq"),
+    ],
+)
+def test_rounds_differ_in_values_only(method: str, large: str, number: int) -> None:
+    here = of_round(method, f"{method}_", number)
+    assert here == of_round(f"paper/{large}", f"{method}_", number)
+    assert len(here) == {"ance": 4, "ar2": 6}[method]
+
+
+@pytest.mark.parametrize("data", ["msmarco", "nq"])
+def test_simans_takes_ar2s_turns(data: str) -> None:
+    name = f"paper/simans_ar2_{data}"
+    simans, ar2 = (of_round(name, f"{method}_", 2) for method in ("simans", "ar2"))
+    assert repr(sorted(simans.items())).replace("simans", "ar2") == repr(sorted(ar2.items()))
+
+
+def own_params(name: str, mark: str) -> Mapping[str, Params]:
+    """Parameters of the stages that have `mark` in their names, by what else they are called."""
+    stages = recipe(name).stages
+    return {s.name.replace(mark, "-"): s.params for s in stages if mark in f"_{s.name}"}
+
+
+def differing(name: str, one: str, other: str) -> set[str]:
+    first, second = own_params(name, one), own_params(name, other)
+    assert first.keys() == second.keys()
+    assert len(first) >= 12
+    return {stage for stage in first if first[stage] != second[stage]}
+
+
+def test_simans_is_compared_with_what_differs_in_the_sampler_alone() -> None:
+    pools = {"pools-1", "pools-2"}
+    assert differing("simans_ar2", "_simans_", "_uniform_") == pools
+    assert differing("simans_ar2", "_longer_", "_uniform_") == {"joint-1", "joint-2"}
+    stages = {stage.name: stage for stage in recipe("simans_ar2").stages}
+    simans, uniform = (stages[f"pools_{name}_1"].params for name in ("simans", "uniform"))
+    assert simans.model_copy(update={"sampler": uniform.sampler}) == uniform
+    joint, longer = (stages[f"joint_{name}_1"].params for name in ("uniform", "longer"))
+    assert longer.model_copy(update={"reward": "none"}) == joint
+    assert ("SimANS", "AR2 longer without reward") in compared("simans_ar2")
+
+    stages = {stage.name: stage for stage in recipe("simans_ance").stages}
+    for number in (1, 2, 3):
+        for kind in ("_pools", "", "_vectors", "_run"):
+            ours, theirs = (stages[f"{m}{kind}_{number}"].params for m in ("simans", "ance"))
+            if kind == "_pools":
+                ours = ours.model_copy(update={"sampler": theirs.sampler})
+            assert ours == theirs
+        assert (f"SimANS round {number}", f"ANCE round {number}") in compared("simans_ance")
+
+
+def test_halves_are_scored_by_what_was_trained_on_the_other() -> None:
+    stages = {stage.name: stage for stage in recipe("simans_cross_fitting").stages}
+    pool = stages["cross_pools"]
+    for number, (candidates, vectors) in enumerate(
+        zip(pool.inputs["candidates"], pool.inputs["embeddings"], strict=True), 1
+    ):
+        assert stages[candidates].inputs["embeddings"] == (vectors,)
+        inside = stages[candidates].params.fold
+        (retriever,) = stages[vectors].inputs["retriever"]
+        (lists,) = stages[retriever].inputs["lists"]
+        outside = stages[lists].params.fold
+        assert (inside.number, inside.of, inside.keep) == (number, 2, "inside")
+        assert (outside.number, outside.of, outside.keep) == (number, 2, "outside")
+        # As many passes over half of the lists as M_D0 makes over all.
+        assert 2 * stages[retriever].params.max_steps == stages["retriever_0"].params.max_steps
+    assert pool.params == stages["pools_1"].params
+    assert stages["cross_1"].params == stages["simans_1"].params
+    assert ("SimANS, cross-fitted scores", "SimANS, memorised scores") in compared(
+        "simans_cross_fitting"
+    )
+
+
 def compared(name: str, evaluation: str = "evaluation") -> list[tuple[str, ...]]:
     (stage,) = (stage for stage in recipe(name).stages if stage.name == evaluation)
     return [tuple(pair) for pair in stage.params.comparisons]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pipeline.sources.split import carve_validation, deal_blocks, group_by_shared
+from pipeline.sources.split import carve_validation, deal_blocks, deal_folds, group_by_shared
 
 KEYS = st.lists(st.lists(st.integers(0, 15), max_size=3), max_size=20)
 ITEMS = st.lists(st.tuples(st.integers(0, 12), st.sampled_from("abcdefghij")), max_size=40)
@@ -100,3 +100,23 @@ def test_dealing_does_not_depend_on_the_order_of_the_items() -> None:
     order = generator.permutation(300)
     again = deal_blocks(groups[order], [blocks[at] for at in order], SHARES, 0, rest="train")
     assert again == [sides[at] for at in order]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=200), st.integers(1, 6))
+def test_folds_hold_whole_groups_and_are_nearly_equal(groups: list[int], of: int) -> None:
+    names, sizes = np.unique(groups, return_counts=True)
+    if len(names) < of:
+        with pytest.raises(ValueError, match=f"cannot fill {of} folds"):
+            deal_folds(np.array(groups), of)
+        return
+    folds = deal_folds(np.array(groups), of)
+    assert all(len(set(folds[np.array(groups) == name])) == 1 for name in names)
+    held = np.bincount(folds, minlength=of + 1)[1:]
+    assert held.sum() == len(groups) and held.min() > 0
+    assert held.max() - held.min() <= sizes.max()
+
+
+def test_items_alone_are_dealt_in_turn() -> None:
+    assert deal_folds(np.array([3, 5, 8, 9, 11]), 2).tolist() == [1, 2, 1, 2, 1]
+    assert deal_folds(np.array([0, 1, 2, 2, 2, 1]), 2).tolist() == [2, 2, 1, 1, 1, 2]

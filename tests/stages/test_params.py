@@ -176,6 +176,27 @@ def test_a_frozen_teacher_does_not_learn(params, message):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
+        ({"direction": "student||teacher"}, "`direction` is of the divergence"),
+        ({"reduction": "per_list"}, "`reduction` is of the divergence"),
+        ({"divergence_weight": 0, "contrastive_weight": 1}, "'margin_mse' is not used"),
+    ],
+)
+def test_margins_have_nothing_of_the_divergence(params, message):
+    read = registry()["train_joint"].params.model_validate
+    (found,) = read({"distillation": "margin_mse", **params}).mismatches({}, Resources())
+    assert message in found
+    assert not read(params).mismatches({}, Resources())
+
+
+def test_the_divergence_is_in_no_key():
+    read = registry()["train_joint"].params.model_validate
+    assert "distillation" not in read({"distillation": "divergence"}).model_dump()
+    assert read({"distillation": "margin_mse"}).model_dump()["distillation"] == "margin_mse"
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
         ({"part": {"number": 3, "of": 2}, "max_steps": 4}, "part 3 of 2 parts"),
         ({"part": {"number": 1, "of": 2}}, "give `max_steps`"),
         ({"part": {"number": 1}, "max_steps": 4}, "schedule 'bert' ends"),

@@ -466,6 +466,23 @@ def test_each_preset_is_trained_by_its_own_divergence(tiny):
         assert differ(one, other, "ranker/") is (paper in (one, other))
 
 
+def test_margins_are_distilled_in_place_of_the_divergence(tiny):
+    plain, margins, reaching = (
+        tiny.bench.run("train_joint", {**JOINT, **own}, **tiny.joining)
+        for own in (
+            {},
+            {"distillation": "margin_mse"},
+            {"distillation": "margin_mse", "teacher_gradient": True},
+        )
+    )
+    found = [first_step(joint) for joint in (plain, margins, reaching)]
+    assert ["margin_mse" in step for step in found] == [False, True, True]
+    assert ["divergence" in step for step in found] == [True, False, False]
+    assert found[1]["loss"] == pytest.approx(found[1]["margin_mse"] + found[1]["ranker_loss"])
+    assert differ(plain, margins, "retriever/") and not differ(plain, margins, "ranker/")
+    assert differ(margins, reaching, "ranker/")
+
+
 def test_a_query_is_encoded_per_passage_where_it_is_asked_for(tiny):
     params = {**JOINT, "preset": "released", "encoder_dropout": 0.1}
     per_passage, once = (

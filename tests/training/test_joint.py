@@ -40,6 +40,7 @@ CASES: list[dict[str, Any]] = [
     {"terms": PAPER},
     {"terms": RELEASED},
     {"terms": OURS},
+    {"terms": {"distillation": "margin_mse", "teacher_gradient": True, "divergence_weight": 0.1}},
     {"terms": {"ranker_loss": "pointwise", "contrastive_weight": 0.5}},
     {"teacher": "static"},
     {"query_per_row": True},
@@ -73,6 +74,9 @@ def literal_loss(objective: JointObjective) -> Tensor:
     s, t = student.softmax(1), seen.softmax(1)
     divergence = s * (s / t).log() if terms.direction == "student||teacher" else t * (t / s).log()
     loss = divergence.sum() / (len(s) if terms.reduction == "per_list" else s.numel())
+    if terms.distillation == "margin_mse":
+        loss = F.mse_loss(student[:, :1] - student[:, 1:], seen[:, :1] - seen[:, 1:])
+    loss = terms.divergence_weight * loss
     if objective.teacher == "dynamic" and terms.ranker_loss == "listwise":
         loss = loss - teacher.log_softmax(1)[:, 0].mean()
     elif objective.teacher == "dynamic":

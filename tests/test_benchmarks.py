@@ -1,0 +1,26 @@
+"""What a benchmark compares is the same work on both sides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import draws
+
+
+@pytest.mark.parametrize("name", draws.SAMPLERS)
+def test_both_sides_draw_from_the_same_distribution(name):
+    sampler, formula = draws.SAMPLERS[name]
+    # One list many times over: how often each of its candidates is drawn.
+    one, copies = draws.block(1, 12), 4000
+    given = draws.block(copies, 12)
+    object.__setattr__(given, "scores", np.tile(one.scores, copies))
+    object.__setattr__(given, "compared", np.full(copies, one.compared[0]))
+    shares = []
+    for drawn in (draws.ours(given, sampler, 3, 0, 700), draws.peer(given, formula, 3, 0)):
+        assert all(len(set(row)) == 3 for row in drawn.tolist())
+        assert (drawn // 12 == np.arange(copies)[:, None]).all()
+        shares.append(np.bincount(drawn.reshape(-1) % 12, minlength=12) / copies)
+    # Five standard deviations of the difference of two shares.
+    np.testing.assert_allclose(*shares, atol=5 * np.sqrt(0.5 / copies))
+    assert bool(np.ptp(shares[0]) > 0.2) is (name != "uniform")
