@@ -110,3 +110,14 @@ def ranker_key(made: Artifact) -> str | None:
     """The key of the ranker that was wired to a stage."""
     found: list[str] = made.manifest.key_inputs.get("inputs", {}).get("ranker", [])
     return found[0] if found else None
+
+
+def retriever_key(made: Artifact) -> str | None:
+    """The key of the retriever behind vectors or candidates; None without one, or not known."""
+    try:
+        return next(
+            (one.key for one in models_behind(made, "retriever") if one.kind == RETRIEVER.name),
+            None,
+        )
+    except UnknownOrigin:
+        return None
