@@ -85,13 +85,16 @@ class GradientShard:
         """Add what the entries of some queries contribute; `queries` are rows of the study."""
         study = self._study
         columns = study.columns(task.ranks)
-        positives = self._of_positives(queries)
+        positives = self._of(queries, study.positives[queries])
         places = np.tile(study.ranks[columns] - task.ranks[0], len(queries))
         own = np.repeat(np.arange(len(queries)), len(columns))
         passages, factors = (
             values[np.ix_(queries, columns)].ravel() for values in (study.passages, study.factors)
         )
-        for pairs in self._batches(passages):
+        # Neighbours of equal length are computed together.
+        order = np.argsort(self._store.passage_lengths(passages), kind="stable")
+        for first in range(0, len(order), self._made.params.gradients_at_once):
+            pairs = order[first : first + self._made.params.gradients_at_once]
             sums.add(
                 RankSums.of(
                     len(task.ranks),
@@ -103,23 +106,16 @@ class GradientShard:
             )
             progress.advance(len(pairs))
 
-    def _of_positives(self, queries: Rows) -> Tensor:
-        """Gradients of the positives' scores, [queries, parameters]."""
-        passages = self._study.positives[queries]
-        found = torch.empty((len(queries), self._gradients.parameters), device=self._device)
-        for rows in self._batches(passages):
-            found[self._tensor(rows)] = self._of(queries[rows], passages[rows])
-        return found
-
     def _of(self, queries: Rows, passages: Rows) -> Tensor:
         """Gradients of the scores of pairs, [pairs, parameters]."""
-        batch = TensorBatch.from_tokens(self._store.passage_batch(passages), self._device)
-        vectors = self._study.vectors[queries].astype(np.float32)
-        return self._gradients(batch, self._tensor(vectors))
-
-    def _batches(self, passages: Rows) -> list[npt.NDArray[np.int64]]:
-        lengths = self._store.passage_lengths(passages)
-        return equal_length_batches(lengths, self._made.params.gradients_at_once)
+        found = torch.empty((len(passages), self._gradients.parameters), device=self._device)
+        for pairs in equal_length_batches(self._store.passage_lengths(passages)):
+            batch = TensorBatch.from_tokens(
+                self._store.passage_batch(passages[pairs]), self._device
+            )
+            vectors = self._study.vectors[queries[pairs]].astype(np.float32)
+            found[self._tensor(pairs)] = self._gradients(batch, self._tensor(vectors))
+        return found
 
     def _tensor(self, values: npt.NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(values).to(self._device)

@@ -39,17 +39,15 @@ def token_budget_batches(lengths: ArrayLike, token_budget: int) -> list[NDArray[
     return batches
 
 
-def equal_length_batches(lengths: ArrayLike, rows: int) -> list[NDArray[np.int64]]:
+def equal_length_batches(lengths: ArrayLike) -> list[NDArray[np.int64]]:
     """Cut rows into batches without any padding.
 
     Args:
         lengths: tokens per row, [rows].
-        rows: the most rows of a batch.
 
     Returns:
-        Arrays of positions in `lengths`, the longest first; each position occurs in exactly one.
+        Arrays of positions in `lengths`, one for each length, the longest first.
     """
     row_lengths = np.asarray(lengths, dtype=np.int64)
     order = np.argsort(-row_lengths, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(row_lengths[order])) + 1)
-    return [group[at : at + rows] for group in groups for at in range(0, len(group), rows)]
+    return np.split(order, np.flatnonzero(np.diff(row_lengths[order])) + 1)
