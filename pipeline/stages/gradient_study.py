@@ -21,6 +21,9 @@ from pipeline.stages import tables
 if TYPE_CHECKING:
     from pipeline.stages.gradients import GradientsParams
 
+# Why a query is dropped.
+TOO_FEW = "too few negatives"
+
 _SHOWN = (0.05, 0.25, 0.75, 0.95)
 
 
@@ -149,7 +152,7 @@ class _Chosen:
         rows = np.sort(enough[drawn[: params.max_queries]])
         dropped = {
             "no positive": len(queries) - len(labels),
-            f"fewer than {params.depth} negatives": len(labels) - len(enough),
+            TOO_FEW: len(labels) - len(enough),
             "not drawn": len(enough) - len(rows),
         }
         labels = labels.take(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -29,7 +30,8 @@ class GradientsParams(Params):
         split: whose labelled queries are looked at.
         max_queries: so many of them, drawn at random.
         depth: the best negatives of each query, which the softmax goes over together with one
-            positive. Queries with fewer candidates beside their known positives are left out.
+            positive. Queries with fewer candidates beside their known positives are left out: a
+            search that leaves positives in has to go somewhat deeper.
         positive: the first labelled passage of a query, or one drawn at random.
         random_negatives: passages drawn uniformly for each query as a line to compare with, rank 0
             of the table. Each joins the softmax by itself.
@@ -98,6 +100,7 @@ def gradients(
         dropped=study.dropped,
         counts={"gradients": sum(pairs.values()), "parameters": document["parameters"]},
         metrics={"positive_rank": document["positive_rank"]},
+        warnings=_on_short_lists(study.dropped, params),
         device=tables.devices(infos),
     )
 
@@ -109,6 +112,20 @@ def _tasks(params: GradientsParams) -> list[RankTask]:
     ranks, size = tuple(range(1, params.depth + 1)), params.ranks_per_task
     blocks = [ranks[first : first + size] for first in range(0, params.depth, size)]
     return [RankTask(index, block) for index, block in enumerate([(0,), *blocks])]
+
+
+def _on_short_lists(dropped: Mapping[str, int], params: GradientsParams) -> list[str]:
+    """A warning where the queries that remain may be a choice of the hard ones."""
+    from pipeline.stages.gradient_study import TOO_FEW
+
+    short = dropped.get(TOO_FEW, 0)
+    if not short:
+        return []
+    return [
+        f"{short} labelled queries have fewer than {params.depth} negatives and are left out; if "
+        "the search has left positives in, those that remain are the queries whose positives it "
+        "did not find: search deeper, or give `depth` less"
+    ]
 
 
 def _refuse_other_retrievers(inputs: Inputs) -> None:
