@@ -150,7 +150,7 @@ NEGATIVE_POOLS = Kind(
 GRADIENT_STUDY = Kind(
     "GradientStudy",
     tables={
-        # Rank 0: random passages.
+        # Rank 0: the random passages of all queries.
         "ranks": {
             "rank": "int32",
             "queries": "int32",
