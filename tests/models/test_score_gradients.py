@@ -27,7 +27,8 @@ def built(folder: Path, pooling: Pooling, normalize: bool, shared: bool) -> Dual
     model = DualEncoder.from_base(folder, config)
     if not shared:
         with torch.no_grad():
-            model.passage_tower.word_embeddings.weight.mul_(1.3)
+            for weights in model.passage_tower.parameters():
+                weights.mul_(1.2)
     return prepare(model, torch.device("cpu"), "float32")
 
 
