@@ -147,6 +147,22 @@ NEGATIVE_POOLS = Kind(
     documents=("pools.json",),
 )
 
+GRADIENT_STUDY = Kind(
+    "GradientStudy",
+    tables={
+        # Rank 0: the random passages of all queries.
+        "ranks": {
+            "rank": "int32",
+            "queries": "int32",
+            "mean_norm": "float64",
+            "variance_norm": "float64",
+            "trace_covariance": "float64",
+            "mean_cosine": "float64",
+        }
+    },
+    documents=("gradients.json",),
+)
+
 CALIBRATION = Kind("Calibration", documents=("calibration.json",))
 
 EVALUATION = Kind(

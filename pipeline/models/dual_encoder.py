@@ -148,7 +148,11 @@ class DualEncoder(nn.Module):
         return self._encode(self.passage_tower, batch)
 
     def _encode(self, tower: TextEncoder, batch: TensorBatch) -> Tensor:
-        vectors = pool(tower(batch), batch.attention_mask, self.config.pooling)
+        return self.pooled(tower(batch), batch.attention_mask)
+
+    def pooled(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """Vectors [batch, width] of a tower's token states [batch, length, width]."""
+        vectors = pool(states, attention_mask, self.config.pooling)
         return unit_length(vectors) if self.config.normalize else vectors
 
     def save(

@@ -177,6 +177,21 @@ class TextEncoder(nn.Module):
         """Number of Transformer layers."""
         return int(self.model.config.num_hidden_layers)
 
+    @property
+    def last_layer(self) -> nn.Module:
+        """The last Transformer layer.
+
+        Raises:
+            ValueError: this class of encoder does not keep a list of its layers.
+        """
+        for module in self.model.modules():
+            if isinstance(module, nn.ModuleList) and len(module) == self.layers:
+                return module[-1]
+        raise ValueError(
+            f"encoders of type '{self.model.config.model_type}' keep no list of {self.layers} "
+            "layers, so that the last one cannot be told from the others"
+        )
+
     def use_fused_attention(self, fused: bool) -> None:
         """Compute attention by torch's fused kernels, or by plain matrix products.
 

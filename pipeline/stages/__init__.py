@@ -29,6 +29,7 @@ NAMES = (
     "train_joint",
     "joint_retriever",
     "joint_ranker",
+    "gradients",
     "evaluate",
 )
 

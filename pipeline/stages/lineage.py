@@ -110,3 +110,14 @@ def input_key(made: Artifact, name: str) -> str | None:
     """The key of the first artifact that was wired to an input of the stage that made this one."""
     found: list[str] = made.manifest.key_inputs.get("inputs", {}).get(name, [])
     return found[0] if found else None
+
+
+def retriever_key(made: Artifact) -> str | None:
+    """The key of the retriever behind vectors or candidates; None without one, or not known."""
+    try:
+        return next(
+            (one.key for one in models_behind(made, "retriever") if one.kind == RETRIEVER.name),
+            None,
+        )
+    except UnknownOrigin:
+        return None

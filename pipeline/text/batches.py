@@ -1,4 +1,4 @@
-"""Batches of similar length under a budget of padded tokens."""
+"""Batches of similar length under a budget of padded tokens, and of equal length."""
 
 from __future__ import annotations
 
@@ -37,3 +37,17 @@ def token_budget_batches(lengths: ArrayLike, token_budget: int) -> list[NDArray[
         batches.append(order[start : start + rows])
         start += rows
     return batches
+
+
+def equal_length_batches(lengths: ArrayLike) -> list[NDArray[np.int64]]:
+    """Cut rows into batches without any padding.
+
+    Args:
+        lengths: tokens per row, [rows].
+
+    Returns:
+        Arrays of positions in `lengths`, one for each length, the longest first.
+    """
+    row_lengths = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(-row_lengths, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(row_lengths[order])) + 1)

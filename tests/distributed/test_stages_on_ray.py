@@ -20,7 +20,7 @@ pytestmark = pytest.mark.ray
 TRAINING = {"global_batch_size": 8, "max_steps": 30, "checkpoint_steps": 2, **EXACT}
 
 
-@pytest.mark.parametrize("name", ["encode", "mine", "score"])
+@pytest.mark.parametrize("name", ["encode", "mine", "score", "gradients"])
 def test_two_workers_make_the_artifact_of_one_process(ray_cluster, tiny, tmp_path, s3_root, name):
     """The vectors are written to an object store, which the workers reach by themselves."""
     both = {"dataset": tiny.dataset, "tokens": tiny.tokens}
@@ -32,6 +32,15 @@ def test_two_workers_make_the_artifact_of_one_process(ray_cluster, tiny, tmp_pat
             {**both, "embeddings": tiny.vectors},
         ),
         "score": ({"depth": 10, **EXACT}, tiny.scoring),
+        "gradients": (
+            {"depth": 8, "random_negatives": 2, "ranks_per_task": 3},
+            {
+                **both,
+                "retriever": tiny.retriever,
+                "candidates": tiny.candidates,
+                "embeddings": tiny.vectors,
+            },
+        ),
     }[name]
     here = Bench(str(tmp_path / "here"))
     there = Bench(s3_root if name == "encode" else str(tmp_path / "there"))

@@ -62,6 +62,15 @@ def case(name: str, tiny: TinyWorld) -> tuple[dict[str, Any], dict[str, Any]]:
         "train_joint": ({**TRAINING, "num_negatives": 2}, tiny.joining),
         "joint_retriever": ({}, {"joint": tiny.joint}),
         "joint_ranker": ({}, {"joint": tiny.joint}),
+        "gradients": (
+            {"depth": 4, "random_negatives": 2, "ranks_per_task": 2, "max_queries": 4},
+            {
+                **both,
+                "retriever": tiny.retriever,
+                "candidates": tiny.candidates,
+                "embeddings": tiny.vectors,
+            },
+        ),
         "evaluate": (
             {"names": ["one"], "measures": ["RR@10", "Success@5"]},
             {**data, "runs": [tiny.scored]},

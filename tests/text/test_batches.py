@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.text.batches import token_budget_batches
+from pipeline.text.batches import equal_length_batches, token_budget_batches
 
 
 @settings(max_examples=50, deadline=None)
@@ -24,3 +24,14 @@ def test_batches_cover_each_row_once_within_the_budget(lengths: list[int], budge
 def test_a_row_beyond_the_budget_is_an_error() -> None:
     with pytest.raises(ValueError, match="raise the budget to 41"):
         token_budget_batches(np.array([3, 41]), 40)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=60))
+def test_batches_of_equal_length(lengths: list[int]) -> None:
+    array = np.array(lengths, dtype=np.int64)
+    batches = equal_length_batches(array)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    assert [set(array[batch]) for batch in batches] == [
+        {length} for length in sorted(set(lengths), reverse=True)
+    ]
