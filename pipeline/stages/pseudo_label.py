@@ -27,6 +27,8 @@ class PseudoLabelParams(Params):
         negative_below: candidates below this are negatives, in rank order.
         depth: last rank that is looked at.
         num_negatives: negatives per query at most (the paper: 4 on MS MARCO, 1 on NQ).
+        share: part of the queries to look at, always the same ones, and among those of a larger
+            part: to see what more of them would do.
     """
 
     splits: tuple[Labelled, ...] = Field(default=("unlabelled",), min_length=1)
@@ -34,6 +36,8 @@ class PseudoLabelParams(Params):
     negative_below: float = Field(default=0.1, ge=0, le=1)
     depth: int = Field(default=50, ge=1)
     num_negatives: int = Field(default=4, ge=1)
+    # Left out where it is all, so that it is in no key of such labels.
+    share: float = Field(default=1.0, gt=0, le=1, exclude_if=lambda value: value == 1)
 
     def mismatches(self, wired: Mapping[str, int], resources: Resources) -> Sequence[str]:
         """Thresholds in order."""
@@ -63,10 +67,12 @@ def pseudo_label(
 
     from pipeline.methods.lists import PassageLists
     from pipeline.methods.pseudo_labels import pseudo_labels
+    from pipeline.methods.samplers import random_units
     from pipeline.stages import cautions, tables
 
     dataset = inputs["dataset"]
-    queries = tables.queries_of(dataset, params.splits)
+    everyone = tables.queries_of(dataset, params.splits)
+    queries = everyone[random_units(0, everyone) < params.share]
     if "train" in params.splits:
         _refuse_without_positives(inputs)
     found = tables.Candidates.read(*inputs.many("candidates")).of_queries(queries)
@@ -89,12 +95,15 @@ def pseudo_label(
         if len(right)
         else {}
     )
-    missing = len(queries) - len(found.lists)
+    left_out = {
+        "not scored": len(queries) - len(found.lists),
+        "beyond the share": len(everyone) - len(queries),
+    }
     return Outcome(
-        rows_in=len(queries),
+        rows_in=len(everyone),
         rows_out=len(labelled),
         unit="queries",
-        dropped={**labels.dropped, **({"not scored": missing} if missing else {})},
+        dropped={**labels.dropped, **{why: count for why, count in left_out.items() if count}},
         counts=dict(labels.counts),
         metrics=metrics,
         warnings=[

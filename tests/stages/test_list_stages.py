@@ -319,6 +319,23 @@ def test_pseudo_labels_against_the_papers_words(bench, wired):
     assert rows_of(shallow) == {} and bench.outcome(shallow).rows_in == 4
 
 
+def test_a_share_of_the_queries_is_part_of_a_larger_share(bench, wired):
+    ranked = {query: [30, 1] for query in (5, 6, 7, 8)}
+    logits = {query: [5.0, -5.0] for query in ranked}
+    inputs = {"dataset": wired["dataset"], "candidates": candidates(bench, ranked, logits)}
+    before: set[int] = set()
+    sizes = []
+    for share in (0.1, 0.3, 0.5, 0.7, 0.9, 1.0):
+        found = bench.run("pseudo_label", {"depth": 2, "share": share}, **inputs)
+        labelled, outcome = set(rows_of(found)), bench.outcome(found)
+        assert before <= labelled
+        assert outcome.rows_in == 4
+        assert outcome.dropped.get("beyond the share", 0) == 4 - len(labelled)
+        before = labelled
+        sizes.append(len(labelled))
+    assert sizes[-1] == 4 and 0 < sizes[2] < 4
+
+
 def test_training_queries_are_labelled_anew_beside_the_unlabelled(bench, wired):
     unlabelled = candidates(bench, {5: [30, 1]}, {5: [3.0, -5.0]})
     train = candidates(bench, {0: [9, 10], 1: [4, 5]}, {0: [4.0, -4.0], 1: [1.0, -4.0]})
