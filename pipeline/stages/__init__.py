@@ -30,6 +30,7 @@ NAMES = (
     "joint_retriever",
     "joint_ranker",
     "evaluate",
+    "draws",
 )
 
 
