@@ -31,6 +31,7 @@ NAMES = (
     "joint_ranker",
     "evaluate",
     "draws",
+    "report",
 )
 
 

@@ -70,6 +70,7 @@ def case(name: str, tiny: TinyWorld) -> tuple[dict[str, Any], dict[str, Any]]:
             {"names": ["pools", "lists"], "num_negatives": 2, "epochs": 2},
             {**both, "dataset": tiny.hiding, "pools": [tiny.pools], "lists": [tiny.lists]},
         ),
+        "report": ({"names": {"trainings": ["ranker"]}}, {"trainings": [tiny.ranker]}),
     }
     return cases[name]
 
