@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,7 +103,11 @@ def marker(number: int) -> str:
 
 def label(name: str) -> str:
     """A name that fits; tables have the whole one."""
-    return textwrap.shorten(name, _LONGEST_LABEL, placeholder=" …") if name else "–"
+    text = " ".join(name.split())
+    if len(text) > _LONGEST_LABEL:
+        text = f"{text[: _LONGEST_LABEL - 1].rstrip()}…"
+    # Legends leave out what begins with an underscore.
+    return f" {text}" if text.startswith("_") else text
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int = 2) -> None:

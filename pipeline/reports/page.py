@@ -109,6 +109,6 @@ def _markdown_table(table: Table) -> str:
 def _plain(text: str) -> str:
     """Text of users on one line, of which Markdown takes nothing for its own."""
     escaped = html.escape(" ".join(text.split()), quote=False)
-    for sign in "\\`*_[]|#":
+    for sign in "\\`*_[]|#$":
         escaped = escaped.replace(sign, f"\\{sign}")
     return escaped

@@ -155,14 +155,10 @@ def draws(number: int, name: str, document: Mapping[str, Any], found: Mapping[st
         found: the columns of the study's table `probabilities`.
     """
     systems = document["systems"]
-    sentence = (
-        f"{document['queries']} queries; {document['num_negatives']} negatives drawn in each of "
-        f"{document['epochs']} epochs. False negatives by {document['judge']}."
-    )
     bars = [Bar(system, one["share"], one["low"], one["high"]) for system, one in systems.items()]
     caption = "Share of false negatives among what is drawn, with its 95 % interval over queries."
     pictures = [plots.shares(f"draws-{number}-shares", caption, bars)]
-    tables = [_drawn(systems)]
+    tables = [drawn(systems)]
     if document["sampled"] and len(found["system"]):
         caption = (
             "How likely a draw of one takes each rank, for some queries. Dashed: the positive's "
@@ -172,10 +168,24 @@ def draws(number: int, name: str, document: Mapping[str, Any], found: Mapping[st
         pictures.append(plots.probabilities(f"draws-{number}-probabilities", caption, panels))
         asked = [[one["query_id"], one["text"]] for one in document["sampled"]]
         tables.append(Table("The queries shown", ["query", "text"], asked))
-    return Section(f"Draws: {name}", [sentence], pictures, tables)
+    return Section(f"Draws: {name}", [how_drawn(document)], pictures, tables)
 
 
-def _drawn(systems: Mapping[str, Mapping[str, Any]]) -> Table:
+def how_drawn(document: Mapping[str, Any]) -> str:
+    """What the numbers of `drawn` are of."""
+    return (
+        f"{document['num_negatives']} negatives drawn in each of {document['epochs']} epochs for "
+        f"{document['queries']} queries; false negatives by {document['judge']}. In reach: queries "
+        "with one in a pool. Effective: how many candidates share the weight."
+    )
+
+
+def drawn(systems: Mapping[str, Mapping[str, Any]]) -> Table:
+    """What each system draws.
+
+    Args:
+        systems: what `draws.json` has under this key.
+    """
     rows = [
         [
             system,
@@ -188,9 +198,8 @@ def _drawn(systems: Mapping[str, Mapping[str, Any]]) -> Table:
         ]
         for system, one in systems.items()
     ]
-    header = ["system", "false negatives", "drawn", "queries with one in the pool"]
-    header += ["pool size", "effective size", "mean rank drawn"]
-    return Table("What is drawn", header, rows)
+    header = ["system", "false negatives [95 %]", "drawn", "in reach", "pool", "effective"]
+    return Table("What is drawn", [*header, "mean rank"], rows)
 
 
 def _panels(sampled: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) -> list[Panel]:

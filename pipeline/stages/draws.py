@@ -145,23 +145,10 @@ def _summary(system: System, drawn: Drawn) -> dict[str, Any]:
 
 def _report(document: Mapping[str, Any]) -> str:
     from pipeline.reports.ladder import table
+    from pipeline.reports.sections import drawn, how_drawn
 
-    rows = [
-        [
-            name,
-            f"{one['share']:.2%} [{one['low']:.2%}, {one['high']:.2%}]",
-            f"{one['queries_with_false_negatives']:.1%}",
-            f"{one['pool_size']:.1f}",
-            f"{one['effective_size']:.1f}",
-            "-" if one["mean_rank"] is None else f"{one['mean_rank']:.1f}",
-        ]
-        for name, one in document["systems"].items()
-    ]
-    header = ["system", "false negatives", "queries with one", "pool", "effective", "mean rank"]
-    return (
-        f"{document['num_negatives']} negatives drawn in each of {document['epochs']} epochs for "
-        f"{document['queries']} queries (judge: {document['judge']})\n{table(header, rows)}"
-    )
+    told = drawn(document["systems"])
+    return f"{how_drawn(document)}\n{table(told.header, told.rows)}"
 
 
 # Tables -----------------------------------------------------------------------------------------

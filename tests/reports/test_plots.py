@@ -118,6 +118,15 @@ def test_bars_and_their_intervals(figures) -> None:
     assert segments[:, :, 0] == pytest.approx(np.array([[10, 35], [0, 0]]))
 
 
+def test_every_line_is_in_the_legend_whatever_its_name(figures) -> None:
+    names = ["_private", "a" * 60, "two\nlines of\twords", "x " * 40, "问题"]
+    x = np.array([1.0, 2.0])
+    plots.quality("q", "c", [Line(name, x, x) for name in names], "x", "y")
+    (legend,) = figures[0].legends
+    told = [text.get_text() for text in legend.get_texts()]
+    assert told == [" _private", "a" * 39 + "…", "two lines of words", "x " * 19 + "x…", "问题"]
+
+
 def test_long_lines_are_means_of_blocks() -> None:
     line = Line("a", np.arange(1, 8), np.array([1.0, 3.0, 5.0, 7.0, 2.0, 4.0, 9.0]))
     short = plots.blocks(line, most=4)
