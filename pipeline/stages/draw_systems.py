@@ -71,7 +71,7 @@ class System:
     @property
     def queries(self) -> set[int]:
         """Those that have something to draw."""
-        return set(self.pools.lists.queries.tolist())
+        return set(np.unique(self.pools.lists.queries).tolist())
 
     def of(self, queries: npt.NDArray[np.integer]) -> System:
         """What belongs to the given queries."""
