@@ -267,6 +267,23 @@ class TinyWorld:
         return self.bench.run("sample", {"depth": 12, "num_negatives": 2}, **given)
 
     @cached_property
+    def pools(self) -> Artifact:
+        given = {"dataset": self.dataset, "tokens": self.tokens, "embeddings": self.vectors}
+        params = {"depth": 6, "num_negatives": 2}
+        return self.bench.run("pool", params, candidates=self.candidates, **given)
+
+    @cached_property
+    def hiding(self) -> Artifact:
+        """The dataset with a hidden label for each query of the pools: its best candidate."""
+        tables = {name: [self.dataset.read(name)] for name in DATASET.tables}
+        best = {
+            row["query_index"]: row["passage_index"][0]
+            for row in self.pools.read("pools").to_pylist()
+        }
+        tables["hidden_qrels"] = [pair_table(list(best.items()))]
+        return self.bench.given(DATASET, tables)
+
+    @cached_property
     def ranker(self) -> Artifact:
         given = {"base": self.base, "tokens": self.tokens, "lists": self.lists}
         return self.bench.run("train_ranker", SHORT, **given)

@@ -76,7 +76,7 @@ DATASET = Kind(
         "excluded": PAIR_COLUMNS,
         # Negatives that came with the data (training lines, DPR's hard negatives).
         "negatives": PAIR_COLUMNS,
-        # Labels held back from training, to measure pseudo-labels against.
+        # Labels held back from training, to measure pseudo-labels and false negatives against.
         "hidden_qrels": PAIR_COLUMNS,
     },
 )
@@ -179,4 +179,29 @@ EVALUATION = Kind(
     folders=("runs",),
 )
 
-REPORT = Kind("Report", documents=("report.json", "report.md"))
+# What samplers draw: `judge`, `epochs` and a summary of each system in the document.
+DRAW_STUDY = Kind(
+    "DrawStudy",
+    tables={
+        "shares": {
+            "system": "string",
+            "query_index": "int32",
+            "drawn": "int32",
+            "false_negatives": "int32",
+        },
+        # Of some queries: how likely each rank of the pool is, where one candidate is drawn and
+        # where `num_negatives` are.
+        "probabilities": {
+            "system": "string",
+            "query_index": "int32",
+            "rank": "int32",
+            "probability": "float64",
+            "inclusion": "float64",
+            # On the scale of the pool's ranks; 0 where its score is not known.
+            "positive_rank": "int32",
+        },
+    },
+    documents=("draws.json",),
+)
+
+REPORT = Kind("Report", documents=("report.html", "report.md", "report.json"), folders=("figures",))

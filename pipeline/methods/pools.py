@@ -64,15 +64,21 @@ class Pools:
             streams=self.positives,
         )
 
-    def effective_sizes(self) -> Floats:
-        """1 / sum p_i^2 of each pool, how many candidates share the weight: [P]; 0 where empty."""
+    def probabilities(self) -> Floats:
+        """The probability of each candidate where one of its pool is drawn, p_i: [N]."""
         rows, size = self.lists.rows, len(self)
         highest = np.full(size, -np.inf)
         np.maximum.at(highest, rows, self.log_weights)
         # Against the highest of its pool, a weight is at most 1 and one of them is 1.
         weights = np.exp(self.log_weights - highest[rows])
-        total, squares = (np.bincount(rows, values, size) for values in (weights, weights**2))
-        return np.divide(total**2, squares, out=np.zeros(size), where=squares > 0)
+        found: Floats = weights / np.bincount(rows, weights, size)[rows]
+        return found
+
+    def effective_sizes(self) -> Floats:
+        """1 / sum p_i^2 of each pool, how many candidates share the weight: [P]; 0 where empty."""
+        size = len(self)
+        squares = np.bincount(self.lists.rows, self.probabilities() ** 2, size)
+        return np.divide(1, squares, out=np.zeros(size), where=squares > 0)
 
     def overlap_with_top(self, candidates: PassageLists, n: int, seed: int) -> Floats:
         """The share of one draw that stands among the first n candidates of each pool: [P].

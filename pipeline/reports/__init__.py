@@ -1,1 +1,1 @@
-"""Tables and texts from evaluations."""
+"""Tables, figures and pages of what was measured."""

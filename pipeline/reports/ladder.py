@@ -28,16 +28,19 @@ def ladder(systems: Mapping[str, Mapping[str, Any]], measures: Sequence[str]) ->
             is too short for is missing, and shown as a dash.
         measures: the columns.
     """
-
-    def cell(values: Mapping[str, Any], measure: str) -> str:
-        if measure not in values:
-            return "-"
-        value = values[measure]
-        spread = value["deviation"]
-        return f"{value['mean']:.3f}" + (f" ± {spread:.3f}" if spread is not None else "")
-
-    rows = [[name, *(cell(values, m) for m in measures)] for name, values in systems.items()]
+    rows = [
+        [name, *(mean_and_deviation(values.get(measure)) for measure in measures)]
+        for name, values in systems.items()
+    ]
     return table(["system", *measures], rows)
+
+
+def mean_and_deviation(value: Mapping[str, Any] | None) -> str:
+    """`mean` ± `deviation` (None for one seed); a dash where nothing was measured."""
+    if value is None:
+        return "-"
+    spread = value["deviation"]
+    return f"{value['mean']:.3f}" + (f" ± {spread:.3f}" if spread is not None else "")
 
 
 def reachable(shares: Mapping[str, Mapping[str, Any]]) -> str:

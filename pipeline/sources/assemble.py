@@ -31,6 +31,7 @@ import numpy.typing as npt
 
 from pipeline.sources.content import clean, clean_title
 from pipeline.sources.dataset_tables import DatasetTables, Report
+from pipeline.sources.held_back import held_back
 from pipeline.sources.id_index import UNKNOWN, keys_of
 from pipeline.sources.known_texts import KnownTexts
 from pipeline.sources.pairs import (
@@ -81,6 +82,7 @@ class Assembly:
             validation queries; 0 moves none.
         seed: of that choice.
         max_queries: split -> most of its queries to keep, drawn after that.
+        training_positives: most of each training query's positives to keep; others are hidden.
     """
 
     def __init__(
@@ -91,12 +93,14 @@ class Assembly:
         validation_share: float,
         seed: int,
         max_queries: Mapping[Split, int] | None = None,
+        training_positives: int | None = None,
     ) -> None:
         self._source = source
         self._passages_per_shard = passages_per_shard
         self._validation_share = validation_share
         self._seed = seed
         self._max_queries = dict(max_queries or {})
+        self._training_positives = training_positives
         self._passages = KnownTexts()
         self._queries = KnownTexts()
         self._checks = RowChecks(source.problems)
@@ -172,6 +176,8 @@ class Assembly:
         Raises:
             DataError: bad rows where the policy is `fail`; no usable query at all.
         """
+        import pyarrow as pa
+
         queries = self._read_queries()
         qrels = self._read_judgements(queries)
         hidden = self._read_pairs("hidden label", self._source.hidden(), queries)
@@ -181,13 +187,20 @@ class Assembly:
 
         positives = qrels.take(qrels.value >= 1)
         excluded = self._without("excluded passages that are relevant", excluded, positives)
-        negatives = self._without("negatives that are relevant", negatives, positives)
-        negatives = self._without("negatives that are excluded", negatives, excluded)
         self._drop_queries_without_labels(queries, positives, answers)
         self._carve(queries, positives)
         for split, most in self._max_queries.items():
             left_out = queries.keep_at_most(most, SPLITS.index(split), self._seed)
             self._dropped[f"{split} queries beyond max_queries"] += left_out
+        withheld = held_back(
+            positives, queries, self._passages, self._training_positives, self._seed
+        )
+        self._counts["training positives held back"] = len(withheld)
+        qrels, _ = without(qrels, withheld)
+        # A passage whose label is held back may have been given as a negative, and stays one.
+        positives, _ = without(positives, withheld)
+        negatives = self._without("negatives that are relevant", negatives, positives)
+        negatives = self._without("negatives that are excluded", negatives, excluded)
 
         order = np.argsort(queries.split, kind="stable")
         order = order[queries.kept[order]]
@@ -199,7 +212,9 @@ class Assembly:
             "answers": self._answer_table(answers, new_row),
             "excluded": self._pair_table(excluded, new_row),
             "negatives": self._pair_table(negatives, new_row),
-            "hidden_qrels": self._pair_table(hidden, new_row),
+            "hidden_qrels": pa.concat_tables(
+                self._pair_table(pairs, new_row) for pairs in (hidden, withheld)
+            ).combine_chunks(),
         }
         report = self._report(queries, {name: table.num_rows for name, table in tables.items()})
         return DatasetTables(**tables, report=report)

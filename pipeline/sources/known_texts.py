@@ -29,6 +29,10 @@ class KnownTexts:
     def __len__(self) -> int:
         return len(self.index)
 
+    def text_key(self, row: int) -> int:
+        """The hash of a row's text."""
+        return self._text_keys[row]
+
     def add(self, ids: Sequence[str], texts: Iterable[str]) -> dict[int, bool]:
         """Number those of `ids` that are new, in order, each with its text.
 

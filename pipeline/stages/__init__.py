@@ -31,6 +31,8 @@ NAMES = (
     "joint_ranker",
     "gradients",
     "evaluate",
+    "draws",
+    "report",
 )
 
 

@@ -35,6 +35,9 @@ class IngestParams(Params):
             query text, a relevant passage or its title, where the source has no validation queries.
         max_queries: split -> most of its queries to keep, drawn by the seed after validation was
             carved out: for trying a pipeline on a part of the data. Passages stay.
+        training_positives: most positives of a training query to keep: those of highest relevance,
+            of equal ones a draw by the seed and the texts. The others become hidden labels, which
+            no training knows of: for measuring false negatives. Validation keeps all of its own.
         passages_per_shard: passages per shard: the unit of later parallel work and of resuming.
     """
 
@@ -42,6 +45,10 @@ class IngestParams(Params):
     on_problem: Literal["fail", "skip"] = "fail"
     validation_share: float = Field(default=0.1, ge=0, lt=1)
     max_queries: dict[Split, Annotated[int, Field(ge=0)]] = {}
+    # Left out where it is not given, so that it is in no key of a dataset with all its labels.
+    training_positives: int | None = Field(
+        default=None, ge=1, exclude_if=lambda value: value is None
+    )
     passages_per_shard: int = Field(default=10_000, gt=0)
 
 
@@ -69,6 +76,7 @@ def ingest(
         validation_share=params.validation_share,
         seed=context.seed,
         max_queries=params.max_queries,
+        training_positives=params.training_positives,
     )
     shards = writer.shards("passages")
     done = shards.done()

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.methods import filters, samplers, weights
+from pipeline.methods.draws import ranks_of_positives
 from pipeline.methods.lists import Floats, Mask, PassageLists
 from pipeline.methods.pools import Pools
 
@@ -102,8 +103,7 @@ class Block:
     @property
     def positive_ranks(self) -> npt.NDArray[np.int32]:
         """1-based place of each positive among its query's candidates; 0 where not known: [P]."""
-        above = self.lists.count(self.scores > np.repeat(self.positive_scores, self.lists.lengths))
-        return np.where(np.isnan(self.positive_scores), 0, 1 + above).astype(np.int32)
+        return ranks_of_positives(self.lists, self.scores, self.positive_scores)
 
     def masks(
         self, params: FilterParams, texts: Callable[[PassageLists], Mapping[str, Mask]]

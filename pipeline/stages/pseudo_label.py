@@ -89,7 +89,9 @@ def pseudo_label(
     writer.write_table("lists", tables.training_lists(positives, labels.negatives))
     hidden = tables.pairs_of(dataset, "hidden_qrels")
     with_hidden = np.isin(labelled, hidden.lists().query_indices)
-    right = hidden.contains(labelled[with_hidden], labels.positives[with_hidden])
+    # A training query may have shown some of its labels and kept others back.
+    relevant = hidden | tables.positives_of(dataset)
+    right = relevant.contains(labelled[with_hidden], labels.positives[with_hidden])
     metrics = (
         {"precision_on_hidden_labels": float(right.mean()), "hidden_labels": len(right)}
         if len(right)

@@ -56,11 +56,16 @@ class Lists(Source):
 
 
 def assemble(
-    on_problem="fail", *, shard=100, share=0.0, seed=1, most=None, **streams
+    on_problem="fail", *, shard=100, share=0.0, seed=1, most=None, positives=None, **streams
 ) -> tuple[list[pa.Table], DatasetTables]:
     source = Lists(Problems(on_problem), **streams)
     assembly = Assembly(
-        source, passages_per_shard=shard, validation_share=share, seed=seed, max_queries=most
+        source,
+        passages_per_shard=shard,
+        validation_share=share,
+        seed=seed,
+        max_queries=most,
+        training_positives=positives,
     )
     shards = list(assembly.passages())
     tables = assembly.finish()
@@ -474,3 +479,83 @@ def test_fewer_queries_are_a_part_of_more_and_keep_their_rows():
         left_out = tables.report.dropped.get("train queries beyond max_queries", 0)
         assert left_out == len(ids[None]) - len(ids[most])
     assert ids[0] < ids[20] < ids[50] < ids[None]
+
+
+def several_positives(count: int) -> dict[str, list]:
+    """Training queries with five positives each of relevance 3, 1, 2, 2, 2, and one irrelevant."""
+    world: dict[str, list] = {"passages": [], "queries": [], "judgements": []}
+    for number in range(count):
+        world["queries"].append(Query(f"q{number}", f"question {number}", "train"))
+        for place, relevance in enumerate([3, 1, 2, 2, 2, 0]):
+            name = f"p{number}-{place}"
+            world["passages"].append(Passage(name, "", f"text of {name}"))
+            world["judgements"].append(Judgement(f"q{number}", name, relevance))
+    return world
+
+
+def labels_by_id(shards, tables, name: str) -> dict[str, set[str]]:
+    queries = tables.queries["query_id"].to_pylist()
+    passages = pa.concat_tables(shards)["passage_id"].to_pylist()
+    found: dict[str, set[str]] = {}
+    for row in getattr(tables, name).to_pylist():
+        found.setdefault(queries[row["query_index"]], set()).add(passages[row["passage_index"]])
+    return found
+
+
+def test_positives_beyond_the_most_relevant_are_hidden():
+    world = several_positives(20)
+    whole = assemble(share=0.2, **world)
+    given = labels_by_id(*whole, "qrels")
+    shards, tables = assemble(share=0.2, positives=3, **world)
+    # The division is that of the whole data: a hidden label holds groups together as well.
+    assert tables.queries == whole[1].queries
+    splits = {row["query_id"]: row["split"] for row in tables.queries.to_pylist()}
+    kept, hidden = (labels_by_id(shards, tables, name) for name in ("qrels", "hidden_qrels"))
+    places = set()
+    for query, split in splits.items():
+        if split == "validation":
+            assert kept[query] == given[query] and query not in hidden
+            continue
+        assert kept[query] | hidden[query] == given[query]
+        assert not kept[query] & hidden[query]
+        left_out = {name.split("-")[1] for name in hidden[query]}
+        # The irrelevant one stays, 3 is kept, 1 goes, of the three with 2 one goes.
+        assert len(left_out) == 2 and left_out - {"2", "3", "4"} == {"1"}
+        places |= left_out
+    assert places == {"1", "2", "3", "4"}
+    train = sum(split == "train" for split in splits.values())
+    assert 0 < train < 20
+    assert tables.report.counts["training positives held back"] == 2 * train
+    assert tables.report.counts["hidden_qrels"] == 2 * train
+
+
+def test_what_is_hidden_depends_on_texts_and_not_on_ids_or_order():
+    world = several_positives(8)
+    once = labels_by_id(*assemble(positives=2, **world), "hidden_qrels")
+    renamed = {
+        "passages": [p._replace(passage_id="x" + p.passage_id) for p in world["passages"][::-1]],
+        "queries": world["queries"][::-1],
+        "judgements": [
+            j._replace(passage_id="x" + j.passage_id) for j in world["judgements"][::-1]
+        ],
+    }
+    again = labels_by_id(*assemble(positives=2, **renamed), "hidden_qrels")
+    assert again == {query: {"x" + name for name in names} for query, names in once.items()}
+    other = labels_by_id(*assemble(positives=2, seed=9, **world), "hidden_qrels")
+    assert other != once
+
+
+def test_a_hidden_positive_may_be_a_negative_and_is_never_known():
+    """Whoever hides a label must not know it elsewhere: neither as given nor as suspected."""
+    world = several_positives(2)
+    given = {
+        "negatives": [Pair("q0", "p0-0"), Pair("q0", "p0-1"), Pair("q1", "p1-5")],
+        "excluded": [Pair("q0", "p0-1"), Pair("q0", "p1-0")],
+        "hidden": [Pair("u", "p1-1")],
+    }
+    world["queries"].append(Query("u", "without labels", "unlabelled"))
+    found = assemble(positives=1, **world, **given)
+    assert labels_by_id(*found, "negatives") == {"q0": {"p0-1"}, "q1": {"p1-5"}}
+    assert labels_by_id(*found, "excluded") == {"q0": {"p1-0"}}
+    hidden = labels_by_id(*found, "hidden_qrels")
+    assert hidden["u"] == {"p1-1"} and "p0-1" in hidden["q0"] and len(hidden["q0"]) == 4

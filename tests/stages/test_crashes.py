@@ -75,6 +75,11 @@ def case(name: str, tiny: TinyWorld) -> tuple[dict[str, Any], dict[str, Any]]:
             {"names": ["one"], "measures": ["RR@10", "Success@5"]},
             {**data, "runs": [tiny.scored]},
         ),
+        "draws": (
+            {"names": ["pools", "lists"], "num_negatives": 2, "epochs": 2},
+            {**both, "dataset": tiny.hiding, "pools": [tiny.pools], "lists": [tiny.lists]},
+        ),
+        "report": ({"names": {"trainings": ["ranker"]}}, {"trainings": [tiny.ranker]}),
     }
     return cases[name]
 

@@ -148,3 +148,8 @@ def test_mistakes_in_parameters(collection):
     ):
         with pytest.raises(ValidationError):
             parameters(collection, **changes)
+
+
+def test_a_parameter_that_is_not_given_is_in_no_key(collection):
+    assert "training_positives" not in parameters(collection).model_dump(mode="json")
+    assert parameters(collection, training_positives=1).model_dump()["training_positives"] == 1

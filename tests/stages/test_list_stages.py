@@ -336,6 +336,21 @@ def test_a_share_of_the_queries_is_part_of_a_larger_share(bench, wired):
     assert sizes[-1] == 4 and 0 < sizes[2] < 4
 
 
+def test_pseudo_labels_of_training_queries_are_right_with_a_shown_or_a_hidden_label(bench):
+    shown, hidden = [(0, 1), (1, 1), (2, 1), (3, 1)], [(0, 2), (1, 2), (2, 2)]
+    dataset = bench.dataset(["-"] * 9, ["train"] * 4, shown, hidden_qrels=hidden)
+    ranked = {query: [1, 2, 3, 4] for query in range(4)}
+    low = [-5.0] * 4
+    logits = {query: [*low[:at], 5.0, *low[at + 1 :]] for query, at in enumerate([0, 1, 2, 0])}
+    found = candidates(bench, ranked, logits, Made("score"))
+    params = {"splits": ("train",), "depth": 4}
+    metrics = bench.outcome(
+        bench.run("pseudo_label", params, dataset=dataset, candidates=found)
+    ).metrics
+    # Query 3 hides nothing, so that nothing is asked of it; query 2 chose an irrelevant passage.
+    assert metrics == {"precision_on_hidden_labels": pytest.approx(2 / 3), "hidden_labels": 3}
+
+
 def test_training_queries_are_labelled_anew_beside_the_unlabelled(bench, wired):
     unlabelled = candidates(bench, {5: [30, 1]}, {5: [3.0, -5.0]})
     train = candidates(bench, {0: [9, 10], 1: [4, 5]}, {0: [4.0, -4.0], 1: [1.0, -4.0]})
