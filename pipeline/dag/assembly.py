@@ -2,7 +2,8 @@
 
 A recipe that `extends` another file is merged into it by stage name: inputs and resources entry by
 entry, parameters deeply, anything else replaced; a stage or an input set to null is removed. A
-stage whose `uses` changes starts afresh: the old type's parameters mean nothing to the new one.
+stage whose `uses` changes starts afresh: the old type's parameters mean nothing to the new one. Of
+several files each is merged into those before it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import reduce
 from pathlib import Path
 
 from pipeline.dag.repeat import MergeStages, Unrolled, are_named, unroll
@@ -67,7 +69,7 @@ def load(
     above: tuple[Path, ...] = (),
     at: Position | None = None,
 ) -> Mapping:
-    """The tree of `file`, merged into the file that it extends."""
+    """The tree of `file`, merged into the files that it extends."""
     shown = at or Position(str(file))
     if file.resolve() in above:
         chain = " → ".join(path.name for path in (*above, file))
@@ -85,13 +87,16 @@ def load(
     extends = tree.entries.get("extends")
     if extends is None:
         return tree
-    if not isinstance(extends, Scalar) or not isinstance(extends.value, str):
-        problems.append(Problem(extends.position, "extends: one file name"))
-        return tree
-    base = load(
-        file.parent / extends.value, problems, (*above, file.resolve()), at=extends.position
-    )
-    return _merge_pipelines(base, tree, problems)
+    names = extends.items if isinstance(extends, ListNode) else (extends,)
+    trees = [
+        load(file.parent / name.value, problems, (*above, file.resolve()), at=name.position)
+        for name in names
+        if isinstance(name, Scalar) and isinstance(name.value, str)
+    ]
+    if not trees or len(trees) < len(names):
+        message = "extends: the name of a file, or a list of names"
+        problems.append(Problem(extends.position, message))
+    return reduce(lambda base, over: _merge_pipelines(base, over, problems), [*trees, tree])
 
 
 def _put(base: Mapping, key: str, node: Node, at: Position) -> Mapping:

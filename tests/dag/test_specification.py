@@ -242,6 +242,29 @@ def test_extends_merges_by_name(tmp_path):
     assert pipeline["x"].type.name == "draw" and pipeline["x"].inputs == {}
 
 
+def test_several_files_are_extended_one_after_the_other(tmp_path):
+    (tmp_path / "base.yaml").write_text("root: here\nstages:\n  data: {uses: numbers}\n")
+    for name, factor in (("left", 3), ("right", 4)):
+        (tmp_path / f"{name}.yaml").write_text(
+            f"extends: base.yaml\nname: {name}\nstages:\n"
+            f"  {name}: {{uses: scale, inputs: {{numbers: data}}, params: {{factor: {factor}}}}}\n"
+            f"  both: {{uses: scale, inputs: {{numbers: {name}}}, params: {{factor: {factor}}}}}\n"
+        )
+    file = tmp_path / "recipe.yaml"
+    file.write_text("extends: [left.yaml, right.yaml]\nstages:\n  right: {params: {factor: 5}}\n")
+    pipeline = read_pipeline(file, toys.registry())
+    assert (pipeline.name, pipeline.root) == ("recipe", "here")
+    assert pipeline.names == ["data", "left", "right", "both"]
+    assert [pipeline[name].params.factor for name in ("left", "right", "both")] == [3, 5, 4]
+    assert pipeline["both"].inputs == {"numbers": ("right",)}
+    file.write_text("extends: [left.yaml, 3]\n")
+    with pytest.raises(SpecificationError, match=r"recipe\.yaml:1:10: extends: the name of a file"):
+        read_pipeline(file, toys.registry())
+    file.write_text("extends: []\nstages:\n  data: {uses: numbers}\n")
+    with pytest.raises(SpecificationError, match="extends: the name of a file, or a list"):
+        read_pipeline(file, toys.registry())
+
+
 def test_another_source_format_starts_afresh(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(
