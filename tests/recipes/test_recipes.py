@@ -34,7 +34,8 @@ def of_type(pipeline: Pipeline, name: str) -> list:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_file_is_right_and_its_stages_are_measured(file):
     pipeline = read_pipeline(file, registry())
-    assert pipeline.above(stage.name for stage in of_type(pipeline, "evaluate"))
+    measured = [*of_type(pipeline, "evaluate"), *of_type(pipeline, "draws")]
+    assert pipeline.above(stage.name for stage in measured)
 
 
 def test_names_are_unique():
