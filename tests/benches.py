@@ -98,7 +98,7 @@ class Bench:
             read = kind.params.model_validate(params or {})
             outcome = self.outcomes[key] = kind.run(Inputs(given), read, writer, context)
             writer.publish(
-                {"params": read.model_dump(mode="json"), "inputs": keys},
+                {"params": read.model_dump(mode="json"), "inputs": keys, "seed": seed},
                 json.loads(json.dumps(asdict(outcome), default=lambda value: value.item())),
             )
         return Artifact.open(self.store, name, key)
@@ -199,12 +199,13 @@ def cut(table: pa.Table, rows: int) -> list[pa.Table]:
 
 
 def contents(artifact: Artifact) -> list[Any]:
-    """What an artifact holds, without the speeds that a training journal tells."""
+    """What an artifact holds, without the times that a training journal tells."""
     files = [f for f in artifact.manifest.files if f.part != JOURNAL]
     held: list[Any] = sorted([f.part, f.name, f.index, f.rows, f.sha256] for f in files)
     if artifact.has(JOURNAL):
         lines = [json.loads(line) for line in artifact.text(JOURNAL).splitlines()]
-        held += [{k: v for k, v in line.items() if k != "rows_per_second"} for line in lines]
+        times = ("rows_per_second", "seconds_waited")
+        held += [{k: v for k, v in line.items() if k not in times} for line in lines]
     return held
 
 

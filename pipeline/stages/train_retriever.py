@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +19,7 @@ from pipeline.artifacts.kinds import (
 )
 from pipeline.dag.contract import Context, Input, Inputs, Outcome, Resources, stage
 from pipeline.stages.encoder_params import EncoderParams
+from pipeline.stages.refresh_params import RefreshParams
 from pipeline.stages.train_params import TrainParams
 from pipeline.stages.training_run import read_rows, run_training
 
@@ -48,6 +49,7 @@ class TrainRetrieverParams(TrainParams):
             negatives (`paper`), or also all other queries (`released`).
         mask_known_positives: leave known positives of a row's query, and equal texts, out of its
             negatives. The released code does not.
+        refresh: make the wired pools anew while training goes on.
     """
 
     encoder: EncoderParams = EncoderParams()
@@ -57,6 +59,8 @@ class TrainRetrieverParams(TrainParams):
     passage_centric_weight: float = Field(default=0.0, ge=0, le=1)
     passage_centric_form: Literal["paper", "released"] = "paper"
     mask_known_positives: bool = True
+    # Left out where it is not given, so that it is in no key of a training without.
+    refresh: RefreshParams | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property
     def rows_per_group(self) -> int:
@@ -73,7 +77,26 @@ class TrainRetrieverParams(TrainParams):
                 f"passage_centric_form '{self.passage_centric_form}' is not used: "
                 "passage_centric_weight is 0"
             )
+        if self.refresh is not None:
+            found += self._refresh_mismatches(self.refresh, wired, resources)
         return found
+
+    def _refresh_mismatches(
+        self, refresh: RefreshParams, wired: Mapping[str, int], resources: Resources
+    ) -> Sequence[str]:
+        found = [*refresh.mismatches(wired, resources)]
+        if self.part is not None:
+            found.append("refresh: versions of the pools are the parts; take `part` out")
+        if self.max_steps is None:
+            found.append("refresh counts steps: give `max_steps`, not epochs")
+        elif (first := refresh.schedule.first_step(1)) >= self.max_steps:
+            found.append(f"refresh would be in force after {first} of {self.max_steps} steps")
+        return found
+
+    def plan(self, seed: int, *models: str) -> TrainingPlan:
+        """As all training, and when the pools are made anew."""
+        schedule = None if self.refresh is None else self.refresh.schedule
+        return replace(super().plan(seed, *models), refresh=schedule)
 
     def passage_centric(self) -> PassageCentric | None:
         """PAIR's second loss, if it has a weight."""
@@ -161,6 +184,7 @@ def train_retriever(
 ) -> Outcome:
     """Train a dual encoder on lists of positives and hard negatives."""
     from pipeline.stages import exports
+    from pipeline.stages.refresh import PoolRefresher
 
     exports.check_retriever(inputs["base"], inputs["tokens"])
     plan = params.plan(context.seed, "retriever")
@@ -173,5 +197,10 @@ def train_retriever(
         params,
         plan,
     )
+    refresher = None
+    if plan.refresh is not None:
+        refresher = PoolRefresher.open(
+            inputs, params.num_negatives, plan.seed, plan.refresh, writer, context.resources
+        )
     shares = params.global_batch_size // params.rows_per_group
-    return run_training(prepared, params.precision, lists, shares, writer, context)
+    return run_training(prepared, params.precision, lists, shares, writer, context, refresher)
