@@ -77,6 +77,7 @@ class Bench:
         params: Mapping[str, Any] | None = None,
         *,
         workers: int = 0,
+        cpus: float = 1,
         seed: int = 5,
         max_failures: int = 3,
         sources: Sequence[Mapping[str, str]] = (),
@@ -92,7 +93,12 @@ class Bench:
         key = digest({"stage": name, "params": dict(params or {}), "seed": seed, "inputs": keys})
         if read_manifest(self.store, directory_of(name, key)) is None:
             writer = ArtifactWriter(self.store, name, key, kind.output)
-            resources = Resources(workers=workers, gpus_per_worker=0, max_failures=max_failures)
+            resources = Resources(
+                workers=workers,
+                cpus_per_worker=cpus,
+                gpus_per_worker=0,
+                max_failures=max_failures,
+            )
             logger = logging.getLogger("test")
             context = Context(name, key, resources, self.progress, logger, seed, sources)
             read = kind.params.model_validate(params or {})
@@ -266,6 +272,12 @@ class TinyWorld:
     def lists(self) -> Artifact:
         given = {"dataset": self.dataset, "tokens": self.tokens, "candidates": self.candidates}
         return self.bench.run("sample", {"depth": 12, "num_negatives": 2}, **given)
+
+    @cached_property
+    def pools(self) -> Artifact:
+        given = {"dataset": self.dataset, "tokens": self.tokens, "candidates": self.candidates}
+        params = {"depth": 6, "num_negatives": 2}
+        return self.bench.run("pool", params, **given, embeddings=self.vectors)
 
     @cached_property
     def ranker(self) -> Artifact:
