@@ -109,7 +109,7 @@ def test_each_version_is_what_the_stages_make_of_its_weights(
     assert metrics["refreshed"] == 2 and metrics["staleness_max"] == max(stale) == 2 + 3 - 1
     assert metrics["staleness_mean"] == sum(stale) / 10 and metrics["seconds_waited"] > 0
     own = [set(pairs(table)) for table in (lists.read("pools"), made[1], made[2])]
-    shared = [len(new & old) / len(new) for old, new in zip(own, own[1:], strict=False)]
+    shared = [len(new & old) / len(new) for old, new in pairwise(own)]
     assert metrics["overlap_with_previous"] == pytest.approx(sum(shared) / 2)
     assert 0 < metrics["overlap_with_previous"] < 1
 
