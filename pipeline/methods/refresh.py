@@ -41,3 +41,7 @@ class RefreshSchedule:
         """The version to be made with the weights after `done` steps of `total`, if any is."""
         version, rest = divmod(done, self.every)
         return version if not rest and version and self.first_step(version) < total else None
+
+    def needed(self, done: int) -> range:
+        """Versions that a training that goes on after `done` steps does not hand over itself."""
+        return range(self.version(done - 1), done // self.every + 1)

@@ -239,23 +239,21 @@ class _Run:
         schedule, refresher = self.plan.refresh, self.refresher
         if schedule is None or refresher is None:
             return {}
-        started = time.perf_counter()
-        version = schedule.version(step)
-        told: dict[str, float] = {"negatives_of_step": schedule.encoder_step(version)}
+        version, started = schedule.version(step), time.perf_counter()
         if version != self.section.version:
-            found, first = (
-                refresher.exchanged(self.objective, version),
-                schedule.first_step(version),
-            )
-            self.section = Section(
-                found, self.plan.batches(found.row_count, version), first, version
-            )
-        waited = time.perf_counter() - started
+            found = refresher.exchanged(self.objective, version)
+            batches = self.plan.batches(found.row_count, version)
+            self.section = Section(found, batches, schedule.first_step(version), version)
+        waited, of_step = time.perf_counter() - started, schedule.encoder_step(version)
+        told: dict[str, float] = {"negatives_of_step": of_step, "seconds_waited": waited}
         if version and step == self.section.first and self.world.rank == 0:
-            told |= {"overlap_with_previous": refresher.overlap_with_previous(version)}
-            resumable = self.checkpoints.steps()
-            refresher.retain({schedule.version(s) for c in resumable for s in (c - 1, c)}, version)
-        return {**told, "seconds_waited": waited}
+            told["overlap_with_previous"] = refresher.overlap_with_previous(version)
+            needed = (schedule.needed(done) for done in self.checkpoints.steps())
+            refresher.retain({version}.union(*needed), version)
+            self.progress.note(
+                f"step {step + 1}: negatives of the weights of step {of_step}, waited {waited:.1f} s"
+            )
+        return told
 
     def hand_over(self, done: int) -> None:
         """Have new rows made by the weights after `done` steps, if they are due."""

@@ -13,10 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipeline.artifacts.kinds import RETRIEVER
 from pipeline.artifacts.reader import Artifact
 from pipeline.artifacts.writer import ArtifactWriter
-from pipeline.dag.contract import Resources
-from pipeline.stages.refresh import PoolRefresher
+from pipeline.dag.contract import Inputs, Resources
+from pipeline.methods.refresh import RefreshSchedule
+from pipeline.stages.refresh import PoolRefresher, RefreshFailed
 from pipeline.stages.train_retriever import TrainRetrieverParams
 from tests.benches import EXACT, LENGTHS, Bench, TinyWorld, contents
 
@@ -150,11 +152,18 @@ def test_disk_is_bounded_by_what_two_checkpoints_need(
     assert set(folders[6]) == {"2", "3", "4", "5", "6"}
 
 
-@pytest.mark.parametrize("damaged", [1, 2])
-def test_a_training_goes_on_from_any_checkpoint(bench: Bench, tiny: TinyWorld, damaged: int):
+SHORT_LAG = {"max_steps": 8, "refresh": {"every": 2, "lag": 1}}
+FEW_CHECKPOINTS = {"max_steps": 10, "checkpoint_steps": 4, "refresh": {"every": 1}}
+
+
+@pytest.mark.parametrize(
+    ("params", "damaged"), [(SHORT_LAG, 1), (SHORT_LAG, 2), (FEW_CHECKPOINTS, 1)]
+)
+def test_a_training_goes_on_from_any_checkpoint(
+    bench: Bench, tiny: TinyWorld, params: dict[str, Any], damaged: int
+):
     """Also where the newest, or both, are damaged, so that earlier versions come back in force."""
     lists = pools_of(bench, tiny, tiny.retriever)
-    params = {"max_steps": 8, "refresh": {"every": 2, "lag": 1}}
     whole = train(bench, tiny, tiny.retriever, lists, **params)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ArtifactWriter, "folder", fail_to_write_the_model(ArtifactWriter.folder))
@@ -177,6 +186,20 @@ def fail_to_write_the_model(write: Any) -> Any:
         return write(self, name)
 
     return folder
+
+
+def test_ranks_hear_that_nothing_is_made_any_more(bench: Bench, tiny: TinyWorld):
+    lists = pools_of(bench, tiny, tiny.retriever)
+    given = {"tokens": tiny.tokens, "dataset": tiny.dataset, "lists": lists}
+    inputs = Inputs({name: (artifact,) for name, artifact in given.items()})
+    writer = ArtifactWriter(bench.store, "train_retriever", "0" * 64, RETRIEVER)
+    arguments = (inputs, 2, 5, RefreshSchedule(2, 1), writer, Resources(workers=2))
+    refresher: Any = PoolRefresher.open(*arguments)
+    refresher.give_up("ShardFailure: out of memory")
+    with pytest.raises(RefreshFailed, match="not made anew: ShardFailure: out of memory"):
+        refresher.exchanged(None, 1)
+    # Another attempt does not inherit the failure.
+    assert not bench.store.exists(PoolRefresher.open(*arguments)._failure)
 
 
 def test_what_cannot_be_made_anew_is_refused(tiny: TinyWorld):
