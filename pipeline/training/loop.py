@@ -251,7 +251,7 @@ class _Run:
             needed = (schedule.needed(done) for done in self.checkpoints.steps())
             refresher.retain({version}.union(*needed), version)
             self.progress.note(
-                f"step {step + 1}: negatives of the weights of step {of_step}, waited {waited:.1f} s"
+                f"step {step + 1}: negatives of step {of_step}, waited {waited:.1f} s for them"
             )
         return told
 
