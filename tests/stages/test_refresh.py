@@ -188,6 +188,16 @@ def fail_to_write_the_model(write: Any) -> Any:
     return folder
 
 
+def test_versions_may_lie_in_an_object_store(bench: Bench, tiny: TinyWorld, s3_root: str):
+    lists = pools_of(bench, tiny, tiny.retriever)
+    params = {"max_steps": 5, "refresh": {"every": 2, "lag": 0}}
+    local, there = (
+        train(each, tiny, tiny.retriever, lists, **params) for each in (bench, Bench(s3_root))
+    )
+    assert contents(there) == contents(local)
+    assert not [path for path, _ in Bench(s3_root).store.walk(there.directory) if "refresh" in path]
+
+
 def test_ranks_hear_that_nothing_is_made_any_more(bench: Bench, tiny: TinyWorld):
     lists = pools_of(bench, tiny, tiny.retriever)
     given = {"tokens": tiny.tokens, "dataset": tiny.dataset, "lists": lists}
