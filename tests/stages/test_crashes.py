@@ -114,7 +114,8 @@ def test_a_crash_at_any_write_leaves_no_trace(tiny: TinyWorld, tmp_path: Path, w
     given, name = case(which, tiny), which.partition(" ")[0]
     params, inputs = given
     whole = Bench(str(tmp_path / "whole")).run(name, params, **inputs)
-    for number in count(1):
+    # What a refresh writes is mostly what stages write that have cases of their own.
+    for number in count(1, 1 if which == name else 3):
         bench = Bench(str(tmp_path / f"crash-{number}"))
         if not crashes(bench, name, given, number, after=number % 2 == 0):
             break
