@@ -61,6 +61,8 @@ class Making:
                 training that is to make more.
         """
         made = pools.manifest
+        if made.stage != "pool":
+            raise ValueError(f"{pools} cannot be made anew: `{made.stage}` made them, not `pool`")
         mined = _made_by(pools, made, "candidates", "mine")
         encoded = _made_by(pools, mined, "embeddings", "encode")
         for manifest in (made, mined, encoded):
