@@ -77,6 +77,7 @@ class Bench:
         params: Mapping[str, Any] | None = None,
         *,
         workers: int = 0,
+        cpus: float = 1,
         seed: int = 5,
         max_failures: int = 3,
         sources: Sequence[Mapping[str, str]] = (),
@@ -92,13 +93,18 @@ class Bench:
         key = digest({"stage": name, "params": dict(params or {}), "seed": seed, "inputs": keys})
         if read_manifest(self.store, directory_of(name, key)) is None:
             writer = ArtifactWriter(self.store, name, key, kind.output)
-            resources = Resources(workers=workers, gpus_per_worker=0, max_failures=max_failures)
+            resources = Resources(
+                workers=workers,
+                cpus_per_worker=cpus,
+                gpus_per_worker=0,
+                max_failures=max_failures,
+            )
             logger = logging.getLogger("test")
             context = Context(name, key, resources, self.progress, logger, seed, sources)
             read = kind.params.model_validate(params or {})
             outcome = self.outcomes[key] = kind.run(Inputs(given), read, writer, context)
             writer.publish(
-                {"params": read.model_dump(mode="json"), "inputs": keys},
+                {"params": read.model_dump(mode="json"), "inputs": keys, "seed": seed},
                 json.loads(json.dumps(asdict(outcome), default=lambda value: value.item())),
             )
         return Artifact.open(self.store, name, key)
@@ -199,12 +205,13 @@ def cut(table: pa.Table, rows: int) -> list[pa.Table]:
 
 
 def contents(artifact: Artifact) -> list[Any]:
-    """What an artifact holds, without the speeds that a training journal tells."""
+    """What an artifact holds, without the times that a training journal tells."""
     files = [f for f in artifact.manifest.files if f.part != JOURNAL]
     held: list[Any] = sorted([f.part, f.name, f.index, f.rows, f.sha256] for f in files)
     if artifact.has(JOURNAL):
         lines = [json.loads(line) for line in artifact.text(JOURNAL).splitlines()]
-        held += [{k: v for k, v in line.items() if k != "rows_per_second"} for line in lines]
+        times = ("rows_per_second", "seconds_waited")
+        held += [{k: v for k, v in line.items() if k not in times} for line in lines]
     return held
 
 

@@ -36,7 +36,8 @@ class StoreCheckpoints:
     note: Callable[[str], None] = print
     keep: int = 2
 
-    def _steps(self) -> list[int]:
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints that are kept, in order."""
         names = self.store.list(self.directory)
         return sorted(
             int(name.removeprefix("step-").removesuffix(".json"))
@@ -62,13 +63,13 @@ class StoreCheckpoints:
         self.store.write_bytes(
             f"{self.directory}/step-{step}.json", entry.model_dump_json().encode()
         )
-        for old in self._steps()[: -self.keep]:
+        for old in self.steps()[: -self.keep]:
             self.store.delete(f"{self.directory}/step-{old}.json")
             self.store.delete(f"{self.directory}/step-{old}")
 
     def latest(self) -> tuple[int, Path] | None:
         """The newest undamaged checkpoint as (step, local folder), or None."""
-        for step in reversed(self._steps()):
+        for step in reversed(self.steps()):
             try:
                 entry = _Entry.model_validate(
                     self.store.read_json(f"{self.directory}/step-{step}.json")

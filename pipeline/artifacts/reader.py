@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,8 +151,14 @@ class Artifact:
 
     def derived(self, name: str, build: Callable[[Path], None]) -> Path:
         """A node-local folder made from this artifact by `build(empty folder)`, once per node."""
-        digest = self.manifest.content_digest[:32]
-        return build_once(cache_folder() / name / digest, build)
+        return build_once(self._derived(name), build)
+
+    def forget_derived(self, name: str) -> None:
+        """Remove this node's folder of that name, if it was made."""
+        shutil.rmtree(self._derived(name), ignore_errors=True)
+
+    def _derived(self, name: str) -> Path:
+        return cache_folder() / name / self.manifest.content_digest[:32]
 
     # Checking -----------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 PARTS = "parts"
 STATE = "state"
 CHECKPOINTS = "checkpoints"
+REFRESH = "refresh"
 
 
 def _new_attempt() -> str:
@@ -241,6 +242,11 @@ class ArtifactWriter:
         """Where training keeps its checkpoints, relative to the root."""
         return f"{self.directory}/{CHECKPOINTS}"
 
+    @property
+    def refresh_directory(self) -> str:
+        """Where training keeps what its own weights have found, relative to the root."""
+        return f"{self.directory}/{REFRESH}"
+
     def scratch(self) -> Path:
         """A folder on this node that later attempts at the same key on this node find again."""
         folder = cache_folder() / "scratch" / f"{self.stage}-{self.key[:32]}"
@@ -292,6 +298,6 @@ class ArtifactWriter:
                 raise ValueError(f"{self.stage}: table '{table}' has shards {indices}, with gaps")
 
     def _clean(self) -> None:
-        for name in (PARTS, STATE, CHECKPOINTS):
+        for name in (PARTS, STATE, CHECKPOINTS, REFRESH):
             self.store.delete(f"{self.directory}/{name}")
         shutil.rmtree(cache_folder() / "scratch" / f"{self.stage}-{self.key[:32]}", True)

@@ -15,7 +15,7 @@ from pipeline.artifacts.kinds import Kind
 from pipeline.artifacts.locks import Locked
 from pipeline.artifacts.manifest import MANIFEST, SUCCESS, directory_of
 from pipeline.artifacts.store import Store
-from pipeline.artifacts.writer import CHECKPOINTS, PARTS, STATE
+from pipeline.artifacts.writer import CHECKPOINTS, PARTS, REFRESH, STATE
 from pipeline.dag.contract import StageType
 from pipeline.dag.layout import ASIDE, REFERENCES, RESERVED, RUNS
 from pipeline.dag.locking import artifact_lock, is_locked, live_runs
@@ -143,7 +143,7 @@ def _set_aside(store: Store, registry: Mapping[str, StageType]) -> Iterator[Garb
 
 def _is_artifact(contents: list[str], kind: Kind) -> bool:
     """Whether a folder with these entries has something that only a writer of artifacts writes."""
-    own = {MANIFEST, SUCCESS, PARTS, STATE, CHECKPOINTS, *kind.tables}
+    own = {MANIFEST, SUCCESS, PARTS, STATE, CHECKPOINTS, REFRESH, *kind.tables}
     stems = {*kind.folders, *(PurePosixPath(name).stem for name in kind.documents)}
     written = [found for name in contents if (found := WRITTEN.fullmatch(name))]
     return not own.isdisjoint(contents) or any(found["stem"] in stems for found in written)

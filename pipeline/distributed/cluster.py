@@ -143,11 +143,11 @@ def worker_count(resources: HasResources) -> int:
     """Number of workers; `auto` fills the GPUs of the nodes that are up, or else their CPUs."""
     import ray
 
+    if isinstance(resources.workers, int):
+        return resources.workers
     found: dict[str, Any] = ray.cluster_resources()
     gpus = gpus_per_worker(resources)
     room = int(found.get("CPU", 0) // resources.cpus_per_worker)
     if gpus:
         room = min(room, int(found.get("GPU", 0) / gpus))
-    if isinstance(resources.workers, str):
-        return max(1, room)
-    return resources.workers
+    return max(1, room)

@@ -15,6 +15,7 @@ from pipeline.distributed.cluster import (
     quieten,
     worker_count,
 )
+from pipeline.distributed.companion import Companion, accompanied, room_beside
 from pipeline.distributed.shared_root import shared_root
 from pipeline.distributed.tally import CountsProgress, RemoteProgress, counting, reasons
 
@@ -40,6 +41,7 @@ def launch(
     name: str,
     shares: int,
     progress: CountsProgress,
+    companion: Companion | None = None,
 ) -> R:
     """Run `loop(device, progress)` on every rank; what rank 0 returns.
 
@@ -56,6 +58,7 @@ def launch(
         shares: into how many equal parts the global batch can be cut; `workers: auto` takes a
             number of ranks that divides it.
         progress: shows what rank 0 reports.
+        companion: what works beside the ranks as long as they train; without Ray nobody does.
 
     Raises:
         TrainingFailure: the loop failed in a worker; the message carries its error.
@@ -66,15 +69,18 @@ def launch(
 
         return loop(choose_device(), progress)
     connect()
-    ranks = _ranks(resources, shares)
-    return _launch_on_ray(loop, resources, ranks, store, name, progress)
+    ranks = _ranks(resources, shares, companion is not None)
+    return _launch_on_ray(loop, resources, ranks, store, name, progress, companion)
 
 
-def _ranks(resources: HasResources, shares: int) -> int:
-    """The wanted number of ranks; `auto` fills the cluster as far as each has enough to do."""
+def _ranks(resources: HasResources, shares: int, accompanied: bool) -> int:
+    """The wanted number of ranks; `auto` fills the cluster as far as each has enough to do.
+
+    A companion is left the room of one.
+    """
     if isinstance(resources.workers, int):
         return resources.workers
-    most = max(1, min(worker_count(resources), shares // LEAST_SHARES))
+    most = max(1, min(worker_count(resources) - accompanied, shares // LEAST_SHARES))
     return max(ranks for ranks in range(1, most + 1) if shares % ranks == 0)
 
 
@@ -88,7 +94,7 @@ def _rank_loop(config: dict[str, Any]) -> Any:
     loop, tally = config["loop"], config["tally"]
     if not config["use_gpu"]:
         torch.set_num_threads(max(1, int(config["cpus"])))
-    progress = RemoteProgress(tally) if train.get_context().get_world_rank() == 0 else _Silent()
+    progress = RemoteProgress(tally) if train.get_context().get_world_rank() == 0 else Silent()
     try:
         config["probe"].check()
         result = loop(get_device(), progress)
@@ -100,8 +106,8 @@ def _rank_loop(config: dict[str, Any]) -> Any:
     return result
 
 
-class _Silent:
-    """The progress of ranks other than the first."""
+class Silent:
+    """The progress of ranks other than the first, and of work beside them."""
 
     def start(self, what: str, total: int | None, unit: str = "rows") -> None:
         """Say nothing."""
@@ -120,6 +126,7 @@ def _launch_on_ray(
     store: Store,
     name: str,
     progress: CountsProgress,
+    companion: Companion | None,
 ) -> R:
     from ray import train
 
@@ -129,7 +136,12 @@ def _launch_on_ray(
     scaling = train.ScalingConfig(
         num_workers=ranks, use_gpu=bool(gpus), resources_per_worker=per_worker
     )
-    with shared_root(store) as probe, counting(progress) as tally:
+    room = room_beside(resources, ranks)
+    with (
+        shared_root(store) as probe,
+        counting(progress) as tally,
+        accompanied(companion, room, resources.max_failures),
+    ):
         config = {
             "loop": loop,
             "tally": tally,

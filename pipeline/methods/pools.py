@@ -95,6 +95,14 @@ class Pools:
         total = drawn.lengths
         return np.divide(shared, total, out=np.zeros(len(self)), where=total > 0)
 
+    def overlap_with(self, other: Pools) -> float:
+        """The share of these candidates that the same queries have in `other`; 0 without any."""
+        own, theirs = (
+            np.unique(pools.lists.queries.astype(np.int64) << 32 | pools.lists.passage_indices)
+            for pools in (self, other)
+        )
+        return float(np.isin(own, theirs).mean()) if len(own) else 0.0
+
 
 @dataclass(frozen=True, eq=False)
 class Completed:

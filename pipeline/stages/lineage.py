@@ -38,10 +38,10 @@ def models_behind(run: Artifact, role: Role) -> Iterator[Manifest]:
         role = _ROLES.get(manifest.kind, role)
         inputs = manifest.key_inputs["inputs"]
         way = next((name for name in (role, *_WAY) if inputs.get(name)), None)
-        manifest = _made_from(run.store, manifest, way) if way else None
+        manifest = made_from(run.store, manifest, way) if way else None
 
 
-def _made_from(store: Store, made: Manifest, name: str) -> Manifest:
+def made_from(store: Store, made: Manifest, name: str) -> Manifest:
     """The artifact that was wired to an input. Its key says no stage, the input's kinds do."""
     from pipeline.stages import registry
 

@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from pipeline.training.optimizer import OptimizerPlan
 
 
-# Between the seeds of two parts: farther than replicates will be.
-_BETWEEN_PARTS = 1_000_003
-
-
 class PartParams(Params):
     """Which part of one training in several this is: rounds with new negatives, for instance.
 
@@ -114,12 +110,12 @@ class TrainParams(Params):
 
     def plan(self, seed: int, *models: str) -> TrainingPlan:
         """The training of one or more models, by the names their objective gives them."""
+        from pipeline.training.batches import part_seed
         from pipeline.training.loop import TrainingPlan
 
         part = None if self.part is None else (self.part.number, self.part.of)
         return TrainingPlan(
-            # Each part has batches and draws of its own.
-            seed=seed + self.replicate + ((part[0] - 1) * _BETWEEN_PARTS if part else 0),
+            seed=part_seed(seed + self.replicate, part[0] if part else 1),
             part=part,
             global_batch_size=self.global_batch_size,
             optimizers=dict.fromkeys(models, self.optimizer_plan()),

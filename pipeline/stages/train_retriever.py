@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,7 @@ from pipeline.artifacts.kinds import (
 from pipeline.dag.contract import Context, Input, Inputs, Outcome, Resources, stage
 from pipeline.stages import query_tower
 from pipeline.stages.encoder_params import EncoderParams
+from pipeline.stages.refresh_params import RefreshParams
 from pipeline.stages.train_params import TrainParams
 from pipeline.stages.training_run import read_rows, run_training
 
@@ -48,9 +49,11 @@ class TrainRetrieverParams(TrainParams):
         loss: of a positive and what it is compared with: `softmax` over all (the paper),
             `pairwise`, over two at a time (STAR), or `lambda_rank`, pairs weighted by the
             difference of their reciprocal ranks (ADORE).
-        refresh: `every_step` trains the query tower alone: in every step it searches the wired
-            `embeddings` for each query's nearest passages, and these are its negatives (ADORE).
-            Lists give queries and positives; a retriever with one tower becomes one with two.
+        refresh: `{every: n}` makes the wired pools anew with the weights of every n steps while
+            training goes on (ANCE). `every_step` trains the query tower alone: in every step it
+            searches the wired `embeddings` for each query's nearest passages, and these are its
+            negatives (ADORE); lists give queries and positives, and a retriever with one tower
+            becomes one with two.
         passage_centric_weight: alpha of PAIR's first stage, (1 - alpha) L_Q + alpha L_P; 0 leaves
             L_P out (RocketQA, PAIR's second stage).
         passage_centric_form: what L_P compares a positive with beside its own query: all hard
@@ -67,7 +70,7 @@ class TrainRetrieverParams(TrainParams):
     loss: Literal["softmax", "pairwise", "lambda_rank"] = Field(
         default="softmax", exclude_if=lambda value: value == "softmax"
     )
-    refresh: Literal["every_step"] | None = Field(
+    refresh: Literal["every_step"] | RefreshParams | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
     passage_centric_weight: float = Field(default=0.0, ge=0, le=1)
@@ -91,7 +94,31 @@ class TrainRetrieverParams(TrainParams):
             )
         if self.passage_centric_weight > 0 and self.loss != "softmax":
             found.append(f"the passage-centric loss is a softmax, and loss is '{self.loss}'")
+        if self.pool_refresh is not None:
+            found += self._refresh_mismatches(self.pool_refresh, wired, resources)
         return found
+
+    @property
+    def pool_refresh(self) -> RefreshParams | None:
+        """When the wired pools are made anew, if they are."""
+        return self.refresh if isinstance(self.refresh, RefreshParams) else None
+
+    def _refresh_mismatches(
+        self, refresh: RefreshParams, wired: Mapping[str, int], resources: Resources
+    ) -> Sequence[str]:
+        found = [*refresh.mismatches(wired, resources)]
+        if self.part is not None:
+            found.append("refresh: versions of the pools are the parts; take `part` out")
+        if self.max_steps is None:
+            found.append("refresh counts steps: give `max_steps`, not epochs")
+        elif (first := refresh.schedule.first_step(1)) >= self.max_steps:
+            found.append(f"refresh would be in force after {first} of {self.max_steps} steps")
+        return found
+
+    def plan(self, seed: int, *models: str) -> TrainingPlan:
+        """As all training, and when the pools are made anew."""
+        schedule = None if self.pool_refresh is None else self.pool_refresh.schedule
+        return replace(super().plan(seed, *models), refresh=schedule)
 
     def passage_centric(self) -> PassageCentric | None:
         """PAIR's second loss, if it has a weight."""
@@ -181,6 +208,7 @@ def train_retriever(
 ) -> Outcome:
     """Train a dual encoder on lists of positives and hard negatives."""
     from pipeline.stages import exports
+    from pipeline.stages.refresh import PoolRefresher
 
     exports.check_retriever(inputs["base"], inputs["tokens"])
     if params.refresh == "every_step":
@@ -195,5 +223,10 @@ def train_retriever(
         params,
         plan,
     )
+    refresher = None
+    if plan.refresh is not None:
+        refresher = PoolRefresher.open(
+            inputs, params.num_negatives, plan.seed, plan.refresh, writer, context.resources
+        )
     shares = params.global_batch_size // params.rows_per_group
-    return run_training(prepared, params.precision, lists, shares, writer, context)
+    return run_training(prepared, params.precision, lists, shares, writer, context, refresher)

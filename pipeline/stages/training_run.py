@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from pipeline.artifacts.checkpoints import StoreCheckpoints
     from pipeline.artifacts.reader import Artifact
     from pipeline.artifacts.writer import ArtifactWriter
-    from pipeline.training.loop import Objective, TrainingPlan
+    from pipeline.stages.refresh import PoolRefresher
+    from pipeline.training.loop import TrainingPlan
+    from pipeline.training.objective import Objective
+    from pipeline.training.refresh import Refresher
     from pipeline.training.rows import Rows, TrainingPairs
     from pipeline.training.world import World
 
@@ -52,12 +56,14 @@ class TrainingRun:
     prepared: Prepared
     precision: str
     writer: ArtifactWriter
+    refresher: Refresher | None = None
 
     def __call__(self, device: torch.device, progress: Progress) -> dict[str, Any]:
         """Train; rank 0 writes the model and the journal into the artifact."""
         from pipeline.artifacts.checkpoints import StoreCheckpoints
         from pipeline.models.device import describe, resolve_precision
         from pipeline.training.loop import train
+        from pipeline.training.refresh import summary
         from pipeline.training.world import World
 
         world = World.current(device)
@@ -73,7 +79,14 @@ class TrainingRun:
             )
             plan = self.prepared.plan
             result = train(
-                objective, plan, world, checkpoints, progress, journal, self._moments(objective)
+                objective,
+                plan,
+                world,
+                checkpoints,
+                progress,
+                journal,
+                self._moments(objective),
+                self.refresher,
             )
             facts = {
                 "steps": result.steps,
@@ -93,6 +106,9 @@ class TrainingRun:
                 if plan.part is not None and plan.part[0] != plan.part[1]:
                     self._keep_moments(checkpoints, objective)
                 self.writer.document("training.jsonl", journal.read_text())
+                if plan.refresh is not None:
+                    lines = journal.read_text().splitlines()
+                    facts["refresh"] = summary([json.loads(line) for line in lines])
         return facts
 
     def _moments(self, objective: Objective) -> dict[str, Path]:
@@ -132,25 +148,28 @@ def run_training(
     shares: int,
     writer: ArtifactWriter,
     context: Context,
+    refresher: PoolRefresher | None = None,
 ) -> Outcome:
     """Launch the training of a stage and report on it."""
     from pipeline.distributed.training import launch
 
     facts = launch(
-        TrainingRun(prepared, precision, writer),
+        TrainingRun(prepared, precision, writer, refresher),
         context.resources,
         writer.store,
         f"{context.stage}-{writer.key[:16]}",
         shares,
         context.progress,
+        refresher,
     )
+    final = {name: value for name, value in facts.items() if name.startswith("final_")}
     return Outcome(
         rows_in=lists.count,
         rows_out=lists.count - sum(lists.dropped.values()),
         unit="lists",
         dropped=dict(lists.dropped),
         counts={"rows": facts["rows"], "steps": facts["steps"]},
-        metrics={name: value for name, value in facts.items() if name.startswith("final_")},
+        metrics={**final, **facts.get("refresh", {})},
         device=f"{facts['workers']} x {facts['device']}, {facts['precision']}",
     )
 

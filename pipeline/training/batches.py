@@ -10,6 +10,14 @@ from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
 
+# Between the seeds of two parts: farther than replicates will be.
+_BETWEEN_PARTS = 1_000_003
+
+
+def part_seed(seed: int, number: int) -> int:
+    """The seed of the 1-based part `number` of a training: batches and draws of its own."""
+    return seed + (number - 1) * _BETWEEN_PARTS
+
 
 @dataclass(frozen=True, eq=False)
 class Share:

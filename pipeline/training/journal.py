@@ -9,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+# What a line tells that is no measurement of its step.
+_NO_MEANS = ("step", "epoch", "negatives_of_step", "seconds_waited", "overlap_with_previous")
+
 
 class Journal:
     """Writes one line a step; a journal without a file writes nothing (ranks other than 0).
@@ -40,7 +43,7 @@ class Journal:
             shutil.copyfile(self.file, target)
 
     def means(self, last: int) -> dict[str, float]:
-        """Means over the `last` lines of everything but the counters; empty without a file."""
+        """Means over the `last` lines of what is measured in each; empty without a file."""
         if self.file is None:
             return {}
         lines = [json.loads(line) for line in self.file.read_text().splitlines()[-last:]]
@@ -50,7 +53,5 @@ class Journal:
             for name, value in line.items():
                 found.setdefault(name, []).append(value)
         return {
-            name: float(np.mean(values))
-            for name, values in found.items()
-            if name not in ("step", "epoch")
+            name: float(np.mean(values)) for name, values in found.items() if name not in _NO_MEANS
         }

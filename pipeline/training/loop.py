@@ -9,19 +9,22 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.methods import schedules
+from pipeline.methods.refresh import RefreshSchedule
 from pipeline.models.device import describe
-from pipeline.training.batches import Batches, Share
+from pipeline.training.batches import Batches, part_seed
 from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.journal import Journal
+from pipeline.training.objective import Objective, Progress
 from pipeline.training.optimizer import OptimizerPlan, build_optimizer, parameters_of
 from pipeline.training.phases import Phases
+from pipeline.training.refresh import Refresher, Section
 from pipeline.training.state import (
     load_information,
     load_moments,
@@ -39,52 +42,6 @@ class TrainingDiverged(RuntimeError):
     """The loss or a gradient is not a finite number."""
 
 
-class Progress(Protocol):
-    """Where the loop shows how far it is. Only rank 0's is used."""
-
-    def start(self, what: str, total: int | None, unit: str = "rows") -> None:
-        """Begin counting `what` up to `total`."""
-
-    def advance(self, amount: int) -> None:
-        """Count `amount` more as done."""
-
-    def note(self, text: str) -> None:
-        """Show a line."""
-
-
-class Objective(Protocol):
-    """What is trained, on which rows, with which loss."""
-
-    @property
-    def models(self) -> Mapping[str, nn.Module]:
-        """The trained models by name; each has its own optimizer, and is saved in checkpoints."""
-
-    @property
-    def row_count(self) -> int:
-        """Number of training rows; steps are handed row numbers below it."""
-
-    @property
-    def rows_per_group(self) -> int:
-        """Rows that must stay on one rank together: a rank's share is a multiple of it."""
-
-    def describe(self, global_batch_size: int) -> str:
-        """What a global batch compares, for the line shown at the start."""
-
-    def step(self, share: Share, world: World) -> Mapping[str, Tensor]:
-        """Leave in `.grad` this rank's gradient, whose mean over the ranks is the global one.
-
-        Random draws come from torch's default generators, which the loop has seeded. A model whose
-        parameters all stay without a gradient is not updated in this step.
-
-        Args:
-            share: this rank's part of the global batch.
-            world: for gathering; every rank makes the same calls.
-
-        Returns:
-            Scalars whose mean over the ranks is wanted in the metrics; `loss` among them.
-        """
-
-
 @dataclass(frozen=True)
 class TrainingPlan:
     """Everything that shapes a training run beside the objective.
@@ -100,6 +57,7 @@ class TrainingPlan:
             trains all in every step.
         part: (number, of), 1-based: this is one of several equally long parts of a training, whose
             schedules run over all of them; without `of` a part after the first has the full rate.
+        refresh: when rows are made anew by the weights of this training; None: never.
     """
 
     seed: int
@@ -110,6 +68,7 @@ class TrainingPlan:
     checkpoint_steps: int = 500
     phases: Phases | None = None
     part: tuple[int, int | None] | None = None
+    refresh: RefreshSchedule | None = None
 
     def trained(self, step: int) -> Iterable[str]:
         """The models that 0-based `step` trains."""
@@ -127,11 +86,10 @@ class TrainingPlan:
         warmup = round(plan.warmup_ratio * total)
         return plan.learning_rate * schedules.factor(plan.schedule, step, total, warmup)
 
-    def batches(self, rows: int) -> Batches:
-        """The batches of a training on `rows` rows."""
-        return Batches(
-            rows, self.global_batch_size, self.seed, self.num_train_epochs, self.max_steps
-        )
+    def batches(self, rows: int, version: int = 0) -> Batches:
+        """The batches of `rows` rows; each version of them is shuffled as a part of its own."""
+        seed = part_seed(self.seed, 1 + version)
+        return Batches(rows, self.global_batch_size, seed, self.num_train_epochs, self.max_steps)
 
 
 @dataclass(frozen=True)
@@ -159,6 +117,7 @@ def train(
     progress: Progress,
     metrics_file: Path,
     moments: Mapping[str, Path] | None = None,
+    refresher: Refresher | None = None,
 ) -> TrainingResult:
     """Train the objective's models in place, from the last checkpoint where there is one.
 
@@ -175,25 +134,28 @@ def train(
             resumes at are dropped. Checkpoints are put together in its folder.
         moments: of each optimizer that goes on from another training's, by the model's name: a file
             as checkpoints hold it.
+        refresher: makes rows anew, where the plan says when.
 
     Raises:
         ValueError: the rows, the global batch and the workers do not fit together, or the
             checkpoints belong to another plan.
         TrainingDiverged: a loss or gradient is not finite.
     """
-    run = _Run(objective, plan, world, checkpoints, progress, metrics_file)
+    run = _Run(objective, plan, world, checkpoints, progress, metrics_file, refresher)
     first = run.resume(moments or {})
-    total = run.batches.total_steps
+    total = run.total
     if world.rank == 0:
         progress.note(run.opening_line(first))
         progress.start("training", total, unit="steps")
         progress.advance(first)
     for step in range(first, total):
         run.step(step)
+        # Before the checkpoint: where a run resumes, all earlier weights have been handed over.
+        run.hand_over(step + 1)
         if (step + 1) % plan.checkpoint_steps == 0 or step + 1 == total:
             run.save(step + 1)
     return TrainingResult(
-        total, first, run.batches.dropped_per_epoch, run.journal.means(max(1, total // 10))
+        total, first, run.section.batches.dropped_per_epoch, run.journal.means(max(1, total // 10))
     )
 
 
@@ -208,10 +170,12 @@ class _Run:
         checkpoints: CheckpointStore,
         progress: Progress,
         metrics_file: Path,
+        refresher: Refresher | None,
     ) -> None:
         self.objective, self.plan, self.world = objective, plan, world
-        self.checkpoints, self.progress = checkpoints, progress
-        self.batches = plan.batches(objective.row_count)
+        self.checkpoints, self.progress, self.refresher = checkpoints, progress, refresher
+        self.section = Section(objective, plan.batches(objective.row_count))
+        self.total = self.section.batches.total_steps
         _check_shares(plan, objective, world)
         self.journal = Journal(metrics_file if world.rank == 0 else None)
         self.optimizers = {
@@ -248,12 +212,13 @@ class _Run:
 
     def step(self, step: int) -> None:
         """Do 0-based step `step`."""
-        started = time.perf_counter()
-        _seed(self.plan.seed, step, self.world.rank)
+        told = self._refresh(step)
+        started, section = time.perf_counter(), self.section
+        _seed(section.batches.seed, step - section.first, self.world.rank)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        share = self.batches.share(step, self.world.rank, self.world.size)
-        scalars = self.objective.step(share, self.world)
+        share = section.share(step, self.world.rank, self.world.size)
+        scalars = section.objective.step(share, self.world)
         means = self.world.mean(torch.stack([value.detach().float() for value in scalars.values()]))
         metrics = dict(zip(scalars, means.tolist(), strict=True))
         metrics |= self._update(step, metrics["loss"])
@@ -261,12 +226,41 @@ class _Run:
         self.journal.write(
             {
                 "step": step + 1,
-                "epoch": self.batches.epoch(step),
+                "epoch": share.epoch,
+                **told,
                 **metrics,
                 "rows_per_second": self.plan.global_batch_size / seconds,
             }
         )
         self._show(step, seconds)
+
+    def _refresh(self, step: int) -> dict[str, float]:
+        """Go on with the rows in force at 0-based `step`; what the journal tells of them."""
+        schedule, refresher = self.plan.refresh, self.refresher
+        if schedule is None or refresher is None:
+            return {}
+        version, started = schedule.version(step), time.perf_counter()
+        if version != self.section.version:
+            found = refresher.exchanged(self.objective, version)
+            batches = self.plan.batches(found.row_count, version)
+            self.section = Section(found, batches, schedule.first_step(version), version)
+        waited, of_step = time.perf_counter() - started, schedule.encoder_step(version)
+        told: dict[str, float] = {"negatives_of_step": of_step, "seconds_waited": waited}
+        if version and step == self.section.first and self.world.rank == 0:
+            told["overlap_with_previous"] = refresher.overlap_with_previous(version)
+            needed = (schedule.needed(done) for done in self.checkpoints.steps())
+            refresher.retain({version}.union(*needed), version)
+            self.progress.note(
+                f"step {step + 1}: negatives of step {of_step}, waited {waited:.1f} s for them"
+            )
+        return told
+
+    def hand_over(self, done: int) -> None:
+        """Have new rows made by the weights after `done` steps, if they are due."""
+        schedule, refresher = self.plan.refresh, self.refresher
+        version = schedule.due(done, self.total) if schedule else None
+        if version is not None and refresher is not None and self.world.rank == 0:
+            refresher.hand_over(self.objective, version)
 
     def _update(self, step: int, loss: float) -> dict[str, float]:
         """Average, check, clip and apply the gradients; returns rates and norms."""
@@ -281,7 +275,7 @@ class _Run:
             norms[name] = float(nn.utils.clip_grad_norm_(parameters_of(optimizer), limit))
         self._check_finite(step, {"loss": loss, **{f"{n} gradient": v for n, v in norms.items()}})
         for name, optimizer in optimizers.items():
-            rate = self.plan.rate(name, step, self.batches.total_steps)
+            rate = self.plan.rate(name, step, self.total)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
@@ -293,8 +287,8 @@ class _Run:
         for name, value in values.items():
             if not math.isfinite(value):
                 raise TrainingDiverged(
-                    f"step {step + 1} of {self.batches.total_steps} (epoch "
-                    f"{self.batches.epoch(step)}): the {name} is {value}. The weights were "
+                    f"step {step + 1} of {self.total} (epoch "
+                    f"{self.section.epoch(step)}): the {name} is {value}. The weights were "
                     "not updated. Try a lower learning_rate, a longer warmup_ratio, or precision "
                     "float32"
                 )
@@ -335,17 +329,18 @@ class _Run:
 
     def opening_line(self, first: int) -> str:
         """Devices, batch, negatives and steps in one line."""
-        total, size = self.batches.total_steps, self.world.size
+        batches, total, size = self.section.batches, self.total, self.world.size
         workers = "1 process" if size == 1 else f"{size} workers"
         if first == total:
             return f"training was finished already: {total} steps"
         resumed = f", resumed after step {first}" if first else ""
         batch = self.plan.global_batch_size
+        refresh = f", {self.plan.refresh}" if self.plan.refresh else ""
         return (
             f"training with {workers} on {describe(self.world.device)}: global batch {batch}, "
-            f"{self.objective.describe(batch)}, {total} steps over {self.batches.rows} rows "
-            f"({self.batches.steps_per_epoch} steps an epoch, "
-            f"{self.batches.dropped_per_epoch} rows left over){resumed}"
+            f"{self.objective.describe(batch)}, {total} steps over {batches.rows} rows "
+            f"({batches.steps_per_epoch} steps an epoch, "
+            f"{batches.dropped_per_epoch} rows left over){refresh}{resumed}"
         )
 
     def _show(self, step: int, seconds: float) -> None:
@@ -353,7 +348,7 @@ class _Run:
             return
         self.progress.advance(1)
         self.seconds.append(seconds)
-        left = self.batches.total_steps - step - 1
+        left = self.total - step - 1
         if len(self.seconds) == MEASURED_STEPS and left:
             # The first step also pays for memory and kernels, so the median speaks for the rest.
             each = float(np.median(self.seconds))

@@ -120,29 +120,36 @@ def test_two_ranks_train_the_two_models_of_one_process(ray_cluster, tiny, tmp_pa
 
 
 class Killer(threading.Thread):
-    """Kills one of the training workers once a checkpoint is there."""
+    """Kills a process of Ray's once a file is there.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: where the file will be.
+        file: its name, or the end of its path with wildcards.
+        title: part of the title that Ray gives the process.
+    """
+
+    def __init__(self, root: Path, file: str, title: str = "TrainWorker") -> None:
         super().__init__(daemon=True)
-        self.root = root
+        self.root, self.file, self.title = root, file, title
         self.killed: int | None = None
 
     def run(self) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while self.killed is None and time.monotonic() < deadline:
-            if list(self.root.rglob("step-2.json")):
-                self.killed = next(iter(training_workers()), None)
-                if self.killed is not None:
-                    os.kill(self.killed, signal.SIGKILL)
+            with suppress(FileNotFoundError):  # Folders come and go.
+                if list(self.root.rglob(self.file)):
+                    self.killed = next(iter(processes(self.title)), None)
+            if self.killed is not None:
+                os.kill(self.killed, signal.SIGKILL)
             time.sleep(0.02)
 
 
-def training_workers() -> list[int]:
-    """The processes of Ray Train's ranks below this one."""
+def processes(title: str) -> list[int]:
+    """The processes below this one whose title Ray has set to something with `title`."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if "TrainWorker" in (entry / "cmdline").read_text() and is_below(int(entry.name)):
+            if title in (entry / "cmdline").read_text() and is_below(int(entry.name)):
                 found.append(int(entry.name))
     return sorted(found)
 
@@ -156,10 +163,48 @@ def is_below(process: int) -> bool:
 
 def test_sigkill_of_a_training_worker_changes_nothing(together, tiny, tmp_path):
     bench = Bench(str(tmp_path / "killed"))
-    killer = Killer(tmp_path / "killed")
+    killer = Killer(tmp_path / "killed", "step-2.json")
     killer.start()
     resumed = bench.run("train_retriever", SHARED, workers=2, **training(tiny))
     killer.join()
     assert killer.killed is not None
     assert any("resumed after step" in note for note in bench.progress.notes)
     assert contents(resumed) == contents(together)
+
+
+def refreshing(bench: Bench, tiny: TinyWorld, cpus: float) -> Artifact:
+    """Two ranks with a companion beside them."""
+    params = {**SHARED, "num_negatives": 2, "max_steps": 12, "refresh": {"every": 4, "lag": 2}}
+    wired = {**training(tiny), "lists": tiny.pools}
+    return bench.run("train_retriever", params, workers=2, cpus=cpus, **wired)
+
+
+@pytest.fixture(scope="module")
+def refreshed(running_ray, tiny: TinyWorld, tmp_path_factory) -> Artifact:
+    """A retriever whose negatives were made anew by two workers beside its ranks, undisturbed."""
+    running_ray()
+    bench = Bench(str(tmp_path_factory.mktemp("refreshed")))
+    made = refreshing(bench, tiny, cpus=1)
+    assert bench.outcome(made).metrics["refreshed"] == 2
+    return made
+
+
+@pytest.mark.parametrize(
+    ("title", "file"),
+    [
+        ("_CompanionActor", "refresh/4/encode/*/passages/*.parquet"),
+        ("TrainWorker", "refresh/4/encode/*/passages/*.parquet"),
+    ],
+)
+def test_sigkill_of_either_side_of_a_refresh_changes_nothing(
+    refreshed, tiny, tmp_path, title, file
+):
+    """Here the ranks hold the whole cluster, so that nothing is left to reserve for the others."""
+    bench = Bench(str(tmp_path / "killed"))
+    killer = Killer(tmp_path / "killed", file, title)
+    killer.start()
+    resumed = refreshing(bench, tiny, cpus=1.9)
+    killer.join()
+    assert killer.killed is not None
+    assert contents(resumed) == contents(refreshed)
+    assert not processes("_CompanionActor")

@@ -85,3 +85,27 @@ class SumOfRanks:
         progress.note(f"rank {rank} of {size}")
         progress.advance(1)
         return {"total": float(total), "size": size, "threads": torch.get_num_threads()}
+
+
+@dataclass(frozen=True)
+class Attendant:
+    """A companion that serves until it is ended, fails at once, or dies a few times."""
+
+    folder: Path
+    deaths: int = 0
+    fails: bool = False
+
+    def serve(self, room: Any) -> None:
+        mark(self.folder, "served")
+        if self.fails:
+            raise RuntimeError("cannot serve")
+        if len(marks(self.folder, "served")) <= self.deaths:
+            die()
+        while True:
+            mark(self.folder, "beat")
+            time.sleep(0.2)
+
+    def give_up(self, why: str) -> None:
+        half = self.folder / "given-up-half"
+        half.write_text(why)
+        half.rename(self.folder / "given-up")

@@ -217,3 +217,20 @@ def test_rounds_that_are_done_stay_when_more_are_added() -> None:
     few, more = rounds(3), rounds(5)
     assert len(more) == len(few) + 2 * 4
     assert {name: more[name] for name in few} == few
+
+
+def test_ance_side_by_side_is_the_training_of_the_rounds_in_one() -> None:
+    rounds, whole = (
+        {stage.name: stage for stage in recipe(name).stages}
+        for name in ("ance", "ance_asynchronous")
+    )
+    assert whole["ance_pools"].inputs == rounds["ance_pools_1"].inputs
+    assert whole["ance_pools"].params == rounds["ance_pools_1"].params
+    parts = [
+        stage.params for name, stage in rounds.items() if name in ("ance_1", "ance_2", "ance_3")
+    ]
+    own = whole["ance"].params
+    assert own.max_steps == sum(part.max_steps for part in parts)
+    assert own.refresh.every == parts[0].max_steps
+    apart = {"max_steps", "part", "refresh"}
+    assert own.model_dump(exclude=apart) == parts[0].model_dump(exclude=apart)
