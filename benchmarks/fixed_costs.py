@@ -60,7 +60,7 @@ def our_steps(folder: Path, workers: int) -> Steps:
 
     def training(workers: int) -> object:
         resources = Resources(workers=workers)
-        return launch(train_nothing, resources, store, "nothing", CPUS, Silent())
+        return launch(train_nothing, resources, store, "nothing", [1, CPUS], Silent())
 
     return {
         "pool, workers: 0": lambda: pool(0),

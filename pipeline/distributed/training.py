@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.artifacts.store import Store
@@ -26,10 +26,6 @@ R = TypeVar("R")
 Loop = Callable[["torch.device", CountsProgress], R]
 
 
-# Below this many rows (or groups of rows) a rank waits for the others more than it computes.
-LEAST_SHARES = 8
-
-
 class TrainingFailure(Exception):
     """Training stopped; a new run goes on from the last checkpoint."""
 
@@ -39,7 +35,7 @@ def launch(
     resources: HasResources,
     store: Store,
     name: str,
-    shares: int,
+    group_sizes: Sequence[int],
     progress: CountsProgress,
     companion: Companion | None = None,
 ) -> R:
@@ -55,8 +51,8 @@ def launch(
         resources: `workers: 0` runs one rank in this process without Ray.
         store: where Ray Train may keep its own records, on storage that all nodes see.
         name: of the run, for Ray's records.
-        shares: into how many equal parts the global batch can be cut; `workers: auto` takes a
-            number of ranks that divides it.
+        group_sizes: how many ranks can share the global batch, 1 among them; `workers: auto` takes
+            the most of these for which there is room.
         progress: shows what rank 0 reports.
         companion: what works beside the ranks as long as they train; without Ray nobody does.
 
@@ -69,19 +65,16 @@ def launch(
 
         return loop(choose_device(), progress)
     connect()
-    ranks = _ranks(resources, shares, companion is not None)
+    ranks = _ranks(resources, group_sizes, companion is not None)
     return _launch_on_ray(loop, resources, ranks, store, name, progress, companion)
 
 
-def _ranks(resources: HasResources, shares: int, accompanied: bool) -> int:
-    """The wanted number of ranks; `auto` fills the cluster as far as each has enough to do.
-
-    A companion is left the room of one.
-    """
+def _ranks(resources: HasResources, group_sizes: Sequence[int], accompanied: bool) -> int:
+    """The wanted number of ranks; `auto` fills the cluster, but for the room of a companion."""
     if isinstance(resources.workers, int):
         return resources.workers
-    most = max(1, min(worker_count(resources) - accompanied, shares // LEAST_SHARES))
-    return max(ranks for ranks in range(1, most + 1) if shares % ranks == 0)
+    most = max(1, worker_count(resources) - accompanied)
+    return max(ranks for ranks in group_sizes if ranks <= most)
 
 
 def _rank_loop(config: dict[str, Any]) -> Any:

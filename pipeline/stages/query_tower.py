@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.dag.contract import Context, Inputs, Outcome, unused_input
-from pipeline.stages.training_run import read_rows, run_training
+from pipeline.stages.training_run import group_sizes, read_rows, run_training
 
 if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
@@ -119,6 +119,6 @@ def train(
     plan = params.plan(context.seed, "retriever")
     rows, lists = read_rows(inputs, 0, plan.seed)
     prepared = _Prepared(start, tokens, dataset, inputs["embeddings"], rows, params, plan)
-    return run_training(
-        prepared, params.precision, lists, params.global_batch_size, writer, context
-    )
+    # Queries alone go through the model.
+    sizes = group_sizes(params.global_batch_size, 1)
+    return run_training(prepared, params.precision, lists, sizes, writer, context)

@@ -19,7 +19,7 @@ from pipeline.artifacts.kinds import (
 )
 from pipeline.dag.contract import Context, Input, Inputs, Outcome, Params, Resources, stage
 from pipeline.stages.train_params import TrainParams
-from pipeline.stages.training_run import read_rows, run_training
+from pipeline.stages.training_run import group_sizes, read_rows, run_training
 
 if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
@@ -266,5 +266,6 @@ def train_joint(
         params,
         plan,
     )
-    shares = params.global_batch_size
-    return run_training(prepared, params.precision, lists, shares, writer, context)
+    # Both models take every passage of a list.
+    sizes = group_sizes(params.global_batch_size, 2 * (1 + params.num_negatives))
+    return run_training(prepared, params.precision, lists, sizes, writer, context)

@@ -19,7 +19,7 @@ from pipeline.artifacts.kinds import (
 )
 from pipeline.dag.contract import Context, Input, Inputs, Outcome, stage
 from pipeline.stages.train_params import TrainParams
-from pipeline.stages.training_run import read_pairs, read_rows, run_training
+from pipeline.stages.training_run import group_sizes, read_pairs, read_rows, run_training
 
 if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
@@ -144,5 +144,6 @@ def train_ranker(
     else:
         rows, lists = read_rows(inputs, params.num_negatives, plan.seed)
     prepared = _Prepared(inputs["base"], inputs["tokens"], rows, params, plan)
-    shares = params.global_batch_size
-    return run_training(prepared, params.precision, lists, shares, writer, context)
+    pairs = 1 if params.loss == "pointwise" else 1 + params.num_negatives
+    sizes = group_sizes(params.global_batch_size, pairs)
+    return run_training(prepared, params.precision, lists, sizes, writer, context)

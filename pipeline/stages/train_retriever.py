@@ -23,7 +23,7 @@ from pipeline.stages import query_tower
 from pipeline.stages.encoder_params import EncoderParams
 from pipeline.stages.refresh_params import RefreshParams
 from pipeline.stages.train_params import TrainParams
-from pipeline.stages.training_run import read_rows, run_training
+from pipeline.stages.training_run import group_sizes, read_rows, run_training
 
 if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
@@ -228,5 +228,6 @@ def train_retriever(
         refresher = PoolRefresher.open(
             inputs, params.num_negatives, plan.seed, plan.refresh, writer, context.resources
         )
-    shares = params.global_batch_size // params.rows_per_group
-    return run_training(prepared, params.precision, lists, shares, writer, context, refresher)
+    group = params.rows_per_group
+    sizes = group_sizes(params.global_batch_size // group, group * (1 + params.num_negatives))
+    return run_training(prepared, params.precision, lists, sizes, writer, context, refresher)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from pipeline.training.world import World
 
 
+# Below this many passages a rank waits for the others more than it computes.
+LEAST_PASSAGES = 16
+
 _OF_AN_ATTEMPT = ("resumed_at", "final_rows_per_second")
 
 
@@ -141,11 +144,22 @@ class TrainingRun:
                 shutil.copyfile(last[1] / moments_file(name), folder / moments_file(name))
 
 
+def group_sizes(shares: int, passages: int) -> list[int]:
+    """How many ranks can share a global batch evenly, with enough to do for each; 1 always can.
+
+    Args:
+        shares: equal parts into which it can be cut.
+        passages: that go through a model for each of these.
+    """
+    most = min(shares, shares * passages // LEAST_PASSAGES)
+    return [1, *(ranks for ranks in range(2, most + 1) if shares % ranks == 0)]
+
+
 def run_training(
     prepared: Prepared,
     precision: str,
     lists: Lists,
-    shares: int,
+    group_sizes: Sequence[int],
     writer: ArtifactWriter,
     context: Context,
     refresher: PoolRefresher | None = None,
@@ -158,7 +172,7 @@ def run_training(
         context.resources,
         writer.store,
         f"{context.stage}-{writer.key[:16]}",
-        shares,
+        group_sizes,
         context.progress,
         refresher,
     )

@@ -16,7 +16,7 @@ TWO = Resources(workers=2, cpus_per_worker=1, gpus_per_worker=0, max_failures=1)
 def test_without_ray_there_is_one_rank(tmp_path: Path):
     progress = Counter()
     store = Store(str(tmp_path / "root"))
-    result = launch(SumOfRanks(tmp_path), Resources(workers=0), store, "sum", 2, progress)
+    result = launch(SumOfRanks(tmp_path), Resources(workers=0), store, "sum", [1, 2], progress)
     assert result["total"] == 1 and result["size"] == 1
     assert progress.notes == ["rank 0 of 1"] and progress.rows == 1
 
@@ -25,7 +25,7 @@ def test_without_ray_there_is_one_rank(tmp_path: Path):
 def test_ranks_form_a_group_and_rank_0_answers(ray_cluster, tmp_path: Path):
     progress = Counter()
     store = Store(str(tmp_path / "root"))
-    result = launch(SumOfRanks(tmp_path), TWO, store, "sum", 2, progress)
+    result = launch(SumOfRanks(tmp_path), TWO, store, "sum", [1, 2], progress)
     assert result == {"total": 3.0, "size": 2, "threads": 1}
     assert progress.notes == ["rank 0 of 2"] and progress.rows == 1, "other ranks are silent"
     assert list(store.walk("runs")) == [], "Ray Train's own records are gone"
@@ -34,7 +34,7 @@ def test_ranks_form_a_group_and_rank_0_answers(ray_cluster, tmp_path: Path):
 @pytest.mark.ray
 def test_a_killed_rank_restarts_the_group(ray_cluster, tmp_path: Path):
     store = Store(str(tmp_path / "root"))
-    result = launch(SumOfRanks(tmp_path, "death"), TWO, store, "sum", 2, Counter())
+    result = launch(SumOfRanks(tmp_path, "death"), TWO, store, "sum", [1, 2], Counter())
     assert result["total"] == 3.0
     assert len(marks(tmp_path, "rank-0")) == len(marks(tmp_path, "rank-1")) == 2
 
@@ -44,4 +44,4 @@ def test_an_error_in_a_rank_reaches_the_driver_in_its_own_words(ray_cluster, tmp
     store = Store(str(tmp_path / "root"))
     resources = TWO.model_copy(update={"max_failures": 0})
     with pytest.raises(TrainingFailure, match="RuntimeError: rank 1 has had enough"):
-        launch(SumOfRanks(tmp_path, "error"), resources, store, "sum", 2, Counter())
+        launch(SumOfRanks(tmp_path, "error"), resources, store, "sum", [1, 2], Counter())
