@@ -34,8 +34,9 @@ class DrawsParams(Params):
         num_negatives: drawn from each pool in an epoch. Lists give rows of so many, as in training.
         epochs: how often is drawn.
         judge: `hidden_qrels`: what has a hidden label, or the text of a passage that has one
-            (`ingest` with `training_positives`); `answers`: an unlabelled passage whose text holds
-            an answer of the query. Queries without hidden labels, or answers, are left out.
+            (`ingest` with `training_positives`, or the source `pydocs` with `planted_share`);
+            `answers`: an unlabelled passage whose text holds an answer of the query. Queries
+            without hidden labels, or answers, are left out.
         sampled_queries: queries whose probabilities by rank are kept, drawn by the seed.
     """
 
