@@ -18,8 +18,9 @@ FILES = [PROJECT / "pipeline.yaml", *sorted((PROJECT / "recipes").rglob("*.yaml"
 def test_a_pipeline_file_is_valid_and_can_be_planned(file: Path, tmp_path: Path, capsys):
     pipeline = read_pipeline(str(file), registry(), ())
     used = {stage.type.name for stage in pipeline.stages}
-    assert {"ingest", "tokenize", "train_retriever", "train_ranker", "evaluate"} <= used
-    assert used <= set(NAMES)
+    assert {"ingest", "tokenize", "train_retriever"} <= used <= set(NAMES)
+    # ANCE has no ranker; what samplers draw is measured, too.
+    assert used & {"evaluate", "draws"}
     assert main(["plan", str(file), "--root", str(tmp_path / "root")]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in pipeline.names)
