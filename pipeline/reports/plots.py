@@ -224,7 +224,8 @@ def journals(name: str, caption: str, losses: Sequence[Line], norms: Sequence[Li
             both, (losses, norms), ("loss", "gradient norm\n(before clipping)"), strict=True
         ):
             for number, line in enumerate(map(blocks, lines)):
-                axes.plot(line.x, line.y, label=label(line.name), **style(number))
+                # A line of one point would not be seen.
+                axes.plot(line.x, line.y, marker=".", label=label(line.name), **style(number))
             axes.set_ylabel(said)
             axes.set_ylim(bottom=0)
             axes.set_xlim(left=0)

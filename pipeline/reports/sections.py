@@ -16,18 +16,20 @@ from pipeline.reports.plots import Bar, Line, Numbers, Panel
 _SHOWN_RANKS: Final = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
-def evaluation(name: str, splits: Mapping[str, Any]) -> Section:
+def evaluation(name: str, splits: Mapping[str, Any], shown: Sequence[str]) -> Section:
     """The ladders of an Evaluation, and what may be claimed.
 
     Args:
         name: of the evaluation.
         splits: what `metrics.json` has under this key.
+        shown: measures of the ladders, as far as something was measured by them.
     """
     tables: list[Table] = []
     for split, result in splits.items():
-        tables.append(_ladder(f"{split}, {result['judged_queries']} judged queries", result))
+        title = f"{split}, {result['judged_queries']} judged queries"
+        tables.append(_ladder(title, result, shown))
         tables += [
-            _ladder(f"{split}, {group}, {one['queries']} queries", one)
+            _ladder(f"{split}, {group}, {one['queries']} queries", one, shown)
             for group, one in result["groups"].items()
         ]
         if rows := list(_claims(result)):
@@ -36,9 +38,9 @@ def evaluation(name: str, splits: Mapping[str, Any]) -> Section:
     return Section(f"Evaluation: {name}", tables=tables)
 
 
-def _ladder(title: str, result: Mapping[str, Any]) -> Table:
+def _ladder(title: str, result: Mapping[str, Any], shown: Sequence[str]) -> Table:
     systems = result["systems"]
-    measures = list(dict.fromkeys(measure for values in systems.values() for measure in values))
+    measures = [each for each in shown if any(each in values for values in systems.values())]
     rows = [
         [system, *(mean_and_deviation(values.get(measure)) for measure in measures)]
         for system, values in systems.items()

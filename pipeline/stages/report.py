@@ -75,11 +75,13 @@ class ReportParams(Params):
     Attributes:
         title: of the report.
         names: of what is wired.
+        shown: the measures of the tables, where they were measured; all are in `report.json`.
         curves: of evaluated systems.
     """
 
     title: str = "Report"
     names: NamesParams = NamesParams()
+    shown: list[str] = Field(default=["RR@10", "Success@5", "Success@50"], min_length=1)
     curves: list[CurveParams] = []
 
     def mismatches(self, wired: Mapping[str, int], resources: Resources) -> Sequence[str]:

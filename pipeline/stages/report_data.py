@@ -42,6 +42,7 @@ class ReportData:
     Attributes:
         artifacts: input -> name -> where the artifact lies below the root.
         evaluations: name -> split -> what `metrics.json` has of it.
+        shown: the measures of their tables.
         curves: see `sections.curve`.
         journals: of the trainings.
         gradients, draws: the studies.
@@ -49,6 +50,7 @@ class ReportData:
 
     artifacts: Mapping[str, Mapping[str, str]]
     evaluations: Mapping[str, Mapping[str, Any]]
+    shown: Sequence[str]
     curves: Sequence[Mapping[str, Any]]
     journals: Sequence[Journal]
     gradients: Mapping[str, Study]
@@ -75,6 +77,7 @@ class ReportData:
                 for slot, named in wired.items()
             },
             evaluations,
+            params.shown,
             [_curve(curve, evaluations) for curve in params.curves],
             [_journal(name, artifact) for name, artifact in wired["trainings"].items()],
             {
@@ -90,7 +93,10 @@ class ReportData:
     def sections(self) -> list[Section]:
         """The report's sections, in order."""
         return [
-            *(sections.evaluation(name, splits) for name, splits in self.evaluations.items()),
+            *(
+                sections.evaluation(name, splits, self.shown)
+                for name, splits in self.evaluations.items()
+            ),
             *(sections.curve(number, found) for number, found in enumerate(self.curves, 1)),
             *(
                 sections.gradients(number, name, study.document, study.columns)
