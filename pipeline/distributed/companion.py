@@ -11,6 +11,7 @@ from typing import Protocol
 from pipeline.distributed.cluster import HasResources, gpus_per_worker
 
 ANSWER_SECONDS = 60.0
+POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -57,31 +58,66 @@ class _CompanionActor:
         companion.serve(room)
 
 
+class _Attendance:
+    """Keeps a process of the companion's at work; a new one takes the place of one that died.
+
+    Ray would restart the actor and retry its task itself. An actor that is ended while Ray does so
+    has been seen to block its driver, so each process here is a new actor with neither, and one
+    thread makes all of these calls.
+    """
+
+    def __init__(self, companion: Companion, room: Room, max_failures: int) -> None:
+        self._companion = companion
+        self._room = room
+        self._max_failures = max_failures
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._attend, name="companion", daemon=True)
+
+    def begin(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        self._ended.set()
+        self._thread.join(ANSWER_SECONDS)
+
+    def _attend(self) -> None:
+        from ray.exceptions import RayActorError
+
+        try:
+            for failures in range(self._max_failures + 1):
+                try:
+                    return self._serve_once()
+                except RayActorError:
+                    if failures == self._max_failures:
+                        raise
+        except Exception as error:  # Whatever it is, the ranks must not wait for ever.
+            cause = getattr(error, "cause", None) or error
+            self._companion.give_up(f"{type(cause).__name__}: {cause}")
+
+    def _serve_once(self) -> None:
+        """Until the block ends or the companion fails."""
+        import ray
+
+        actor = ray.remote(num_cpus=0)(_CompanionActor).remote()
+        try:
+            serving = actor.serve.remote(self._companion, self._room)
+            while not self._ended.is_set():
+                if ray.wait([serving], timeout=POLL_SECONDS)[0]:
+                    ray.get(serving)
+                    return
+        finally:
+            ray.kill(actor)
+
+
 @contextmanager
 def accompanied(companion: Companion | None, room: Room, max_failures: int) -> Iterator[None]:
     """Have a companion work while the block runs; its process is started again where it dies."""
     if companion is None:
         yield
         return
-    import ray
-
-    limits = {"max_restarts": max_failures, "max_task_retries": max_failures}
-    actor = ray.remote(num_cpus=0, **limits)(_CompanionActor).remote()
-    ended = threading.Event()
-
-    def watch() -> None:
-        try:
-            ray.get(actor.serve.remote(companion, room))
-        except Exception as error:  # Whatever it is, the ranks must not wait for ever.
-            if not ended.is_set():
-                cause = getattr(error, "cause", None) or error
-                companion.give_up(f"{type(cause).__name__}: {cause}")
-
-    thread = threading.Thread(target=watch, name="companion", daemon=True)
-    thread.start()
+    attendance = _Attendance(companion, room, max_failures)
+    attendance.begin()
     try:
         yield
     finally:
-        ended.set()
-        ray.kill(actor)
-        thread.join(ANSWER_SECONDS)
+        attendance.end()
