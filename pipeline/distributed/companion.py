@@ -61,9 +61,8 @@ class _CompanionActor:
 class _Attendance:
     """Keeps a process of the companion's at work; a new one takes the place of one that died.
 
-    Ray would restart the actor and retry its task itself. An actor that is ended while Ray does so
-    has been seen to block its driver, so each process here is a new actor with neither, and one
-    thread makes all of these calls.
+    Ray can restart an actor and retry its task itself, and goes on to do so with one that is being
+    ended. Each process here is a new actor with neither, and one thread makes all of these calls.
     """
 
     def __init__(self, companion: Companion, room: Room, max_failures: int) -> None:
