@@ -73,8 +73,10 @@ def journal(folder: Path) -> list[dict[str, float]]:
 
 
 def test_a_turn_touches_its_own_model_alone(store: Path) -> None:
+    trained = objective(store, dropout=0.1)
     for step in range(7):
-        trained = objective(store, dropout=0.1)
+        for model in trained.models.values():
+            model.zero_grad()
         scalars = trained.step(Share(np.arange(16), step), SINGLE)
         own, other = (
             ("ranker", "retriever") if TURNS.at(step) == "ranker" else ("retriever", "ranker")
