@@ -122,6 +122,29 @@ def test_simans_is_compared_with_what_differs_in_the_sampler_alone() -> None:
         assert (f"SimANS round {number}", f"ANCE round {number}") in compared("simans_ance")
 
 
+def test_simans_stands_in_rocketqa_where_denoising_does() -> None:
+    stages = {stage.name: stage for stage in recipe("simans_rocketqa").stages}
+    for number in (1, 2):
+        simans, host = stages[f"simans_{number}"], stages[f"retriever_{number}"]
+        lists = ["pools_1" if each == "lists_1" else each for each in host.inputs["lists"]]
+        assert simans.params == host.params
+        assert simans.inputs == {**host.inputs, "lists": tuple(lists)}
+        assert (f"M_D{number} by SimANS", f"M_D{number}") in compared("simans_rocketqa")
+    assert stages["pools_1"].inputs["candidates"] == stages["scored_0"].inputs["candidates"]
+
+
+@pytest.mark.parametrize("variant", ["longer", "uniform", "simans"])
+def test_what_goes_on_after_ar2_begins_with_its_last_round(variant: str) -> None:
+    stages = {stage.name: stage for stage in recipe("simans_ar2").stages}
+    last = max(int(name.removeprefix("ar2_run_")) for name in stages if "ar2_run_" in name)
+    joint, pools = stages[f"joint_{variant}_1"].inputs, stages[f"pools_{variant}_1"].inputs
+    assert joint["retriever"] == (f"ar2_retriever_{last}",)
+    assert joint["ranker"] == (f"ar2_ranker_{last}",)
+    assert pools["candidates"] == (f"ar2_run_{last}",)
+    assert pools["embeddings"] == (f"ar2_vectors_{last}",)
+    assert joint["lists"] == (f"pools_{variant}_1",)
+
+
 def test_halves_are_scored_by_what_was_trained_on_the_other() -> None:
     stages = {stage.name: stage for stage in recipe("simans_cross_fitting").stages}
     pool = stages["cross_pools"]
