@@ -11,6 +11,7 @@ import ray
 from pipeline.dag.contract import Resources
 from pipeline.distributed import companion
 from pipeline.distributed.companion import Room, accompanied, room_beside
+from pipeline.distributed.training import _ranks
 from tests.distributed.work import Attendant, marks
 
 ROOM = Room(workers=1, cpus=0, gpus=0)
@@ -30,6 +31,15 @@ ROOM = Room(workers=1, cpus=0, gpus=0)
 def test_the_room_is_what_the_ranks_leave(cluster, resources, ranks, room, monkeypatch):
     monkeypatch.setattr(ray, "cluster_resources", lambda: cluster)
     assert room_beside(Resources(**resources), ranks) == room
+
+
+@pytest.mark.parametrize(
+    ("workers", "accompanied", "ranks"), [("auto", False, 4), ("auto", True, 2), (4, True, 4)]
+)
+def test_ranks_leave_room_unless_they_are_counted(workers, accompanied, ranks, monkeypatch):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4})
+    resources = Resources(workers=workers, gpus_per_worker=0)
+    assert _ranks(resources, [1, 2, 4], accompanied) == ranks
 
 
 def wait_for(met: Callable[[], bool]) -> None:
