@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
-from pipeline.artifacts.kinds import EMBEDDINGS
+from pipeline.artifacts.kinds import DATASET, EMBEDDINGS
 from pipeline.models.dual_encoder import DualEncoder
 from pipeline.stages import tables
 from pipeline.stages.lineage import optimiser_steps
 from pipeline.training.batches import Batches
-from tests.benches import EXACT, LENGTHS, SCRATCH, SHORT, Bench, contents
+from pipeline.training.query_tower import QueryTowerObjective
+from tests.benches import EXACT, LENGTHS, SCRATCH, SHORT, Bench, contents, pair_table
 
 DEPTH = 6
 FULL = {"dtype": "float32", **EXACT}
@@ -124,6 +125,30 @@ def test_negatives_of_lists_and_pools_play_no_part(tiny, world, bench):
     pools = bench.run("pool", {"depth": 4, "num_negatives": 2, "positive": "each"}, **data, **mined)
     for lists in (other, pools):
         assert contents(world.trained(bench, lists=lists)) == contents(whole)
+
+
+def test_suspected_positives_are_never_found(tiny, world, monkeypatch):
+    """Here each query's best passage is suspected; no list names it."""
+    given = {"dataset": tiny.dataset, "tokens": tiny.tokens, "embeddings": world.vectors}
+    mined = world.bench.run("mine", {"depths": {"train": 1}}, **given).read("candidates")
+    best = {row["query_index"]: row["passage_index"][0] for row in mined.to_pylist()}
+    held = {name: [tiny.dataset.read(name)] for name in DATASET.tables}
+    dataset = tiny.bench.given(DATASET, {**held, "excluded": [pair_table(list(best.items()))]})
+    vectors = tiny.bench.run(
+        "encode", FULL, retriever=world.retriever, tokens=tiny.tokens, dataset=dataset
+    )
+    found: set[tuple[int, int]] = set()
+    nearest = QueryTowerObjective._nearest
+
+    def seeing(self, query_vectors, batch):
+        passages = nearest(self, query_vectors, batch)
+        for query, row in zip(batch.query_indices.tolist(), passages.tolist(), strict=True):
+            found.update((query, passage) for passage in row)
+        return passages
+
+    monkeypatch.setattr(QueryTowerObjective, "_nearest", seeing)
+    world.trained(params={"max_steps": 2}, dataset=dataset, embeddings=vectors)
+    assert len(found) > 8 * DEPTH and not found & best.items()
 
 
 def test_vectors_of_another_retriever_are_refused(tiny, world, bench):
