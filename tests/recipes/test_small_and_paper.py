@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,42 @@ def test_rounds_differ_in_values_only(method: str, large: str, number: int) -> N
     here = of_round(method, f"{method}_", number)
     assert here == of_round(f"paper/{large}", f"{method}_", number)
     assert len(here) == {"ance": 4, "ar2": 6}[method]
+
+
+OWN_LIST = {"negatives": "in_batch", "in_batch_group_size": 1, "num_negatives": 1}
+# What makes each method at any size, by recipe and stage.
+METHODS = {
+    "ance": {"ance_pools_1": {"depth": 200, "sampler.name": "uniform"}, "ance_1": OWN_LIST},
+    "ance_asynchronous": {"ance_pools": {"depth": 200, "sampler.name": "uniform"}},
+    "adore": {"adore": {"refresh": "every_step", "loss": "lambda_rank"}},
+    "ar2": {
+        "ar2_pools_1": {"depth": 100, "sampler.name": "uniform"},
+        "ar2_1": {
+            "teacher": "dynamic",
+            "ranker_loss": "listwise",
+            "reward": "policy_gradient",
+            "reward_weight": 1.0,
+            "divergence_weight": 1.0,
+            "contrastive_weight": 0.0,
+        },
+    },
+    "simans_ar2": {
+        "pools_simans_1": {"depth": 100, "sampler.name": "simans", "sampler.a": 0.5},
+        "joint_simans_1": {"reward": "none", "divergence_weight": 1.0},
+        "joint_longer_1": {"reward": "policy_gradient", "reward_weight": 1.0},
+    },
+    "simans_ance": {"simans_pools_1": {"depth": 200, "sampler.name": "simans"}},
+    "simans_rocketqa": {"pools_1": {"depth": 100, "sampler.name": "simans", "positive": "each"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"), [(name, stage) for name, stages in METHODS.items() for stage in stages]
+)
+def test_small_recipes_are_what_they_are_called(name: str, stage: str) -> None:
+    params = {each.name: each.params for each in recipe(name).stages}[stage]
+    expected = METHODS[name][stage]
+    assert {key: attrgetter(key)(params) for key in expected} == expected
 
 
 @pytest.mark.parametrize("data", ["msmarco", "nq"])
