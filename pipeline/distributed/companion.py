@@ -80,18 +80,20 @@ class _Attendance:
         self._thread.join(ANSWER_SECONDS)
 
     def _attend(self) -> None:
-        from ray.exceptions import RayActorError
+        from ray.exceptions import OutOfMemoryError, RayActorError
 
         try:
             for failures in range(self._max_failures + 1):
                 try:
                     return self._serve_once()
-                except RayActorError:
-                    if failures == self._max_failures:
+                except (RayActorError, OutOfMemoryError):
+                    if failures == self._max_failures or self._ended.is_set():
                         raise
         except Exception as error:  # Whatever it is, the ranks must not wait for ever.
-            cause = getattr(error, "cause", None) or error
-            self._companion.give_up(f"{type(cause).__name__}: {cause}")
+            # Once the block has ended none do, and others may have begun in the same place.
+            if not self._ended.is_set():
+                cause = getattr(error, "cause", None) or error
+                self._companion.give_up(f"{type(cause).__name__}: {cause}")
 
     def _serve_once(self) -> None:
         """Until the block ends or the companion fails."""

@@ -46,7 +46,7 @@ def reward_weighted(student: Tensor, reward: Tensor) -> Tensor:
 
     Its softmax holds the positive, too, which has the reward log 1/2; every passage counts alike
     instead of by its probability; and it is a sum over the batch, so that its weight against a mean
-    grows with the batch.
+    grows with the batch. Where ranks share a batch, its term is the sum of theirs, not their mean.
 
     Args:
         student: the retriever's scores over its temperature, [L, m].

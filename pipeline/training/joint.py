@@ -158,7 +158,7 @@ class JointObjective:
         def loss(query_vectors: Tensor, passage_vectors: Tensor, logits: Tensor) -> Tensor:
             student = self._scores(query_vectors, passage_vectors, lists.shape)
             teacher = logits.view(lists.shape)
-            terms = self._terms(student, teacher)
+            terms = self._terms(student, teacher, world.size)
             if self.teacher == "dynamic" and turn is None:
                 terms["ranker_loss"] = self._ranker_loss(teacher)
             shown.update(terms)
@@ -179,8 +179,8 @@ class JointObjective:
         scores = (each * passages.view(*shape, width)).sum(dim=-1)
         return scores / self.retriever.config.temperature
 
-    def _terms(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-        """The summands of the retriever's loss by name."""
+    def _terms(self, student: Tensor, teacher: Tensor, ranks: int) -> dict[str, Tensor]:
+        """The summands of the retriever's loss by name, of which the ranks take the mean."""
         terms, seen = self.terms, teacher
         if not terms.teacher_gradient:
             seen = teacher.detach()
@@ -190,9 +190,12 @@ class JointObjective:
         elif terms.divergence_weight:
             divergence = list_divergence(student, seen, terms.direction, terms.reduction)
             found["divergence"] = terms.divergence_weight * divergence
-        if terms.reward != "none":
-            term = {"policy_gradient": policy_gradient, "reward_weighted": reward_weighted}
-            found["reward"] = terms.reward_weight * term[terms.reward](student, rewards(teacher))
+        if terms.reward == "policy_gradient":
+            found["reward"] = terms.reward_weight * policy_gradient(student, rewards(teacher))
+        elif terms.reward == "reward_weighted":
+            # A sum over the global batch, however many share it.
+            term = ranks * reward_weighted(student, rewards(teacher))
+            found["reward"] = terms.reward_weight * term
         if terms.contrastive_weight:
             found["contrastive"] = terms.contrastive_weight * listwise(student)
         return found

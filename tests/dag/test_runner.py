@@ -31,6 +31,27 @@ def test_runs_once_then_only_what_changed(bench):
     assert bench.run("seed=14") == (0, ["random"])
 
 
+ROUNDS = """\
+root: {root}
+stages:
+  start: {{uses: numbers}}
+repeat:
+  rounds: 2
+  stages:
+    x_{{round}}: {{uses: scale, inputs: {{numbers: "x_{{previous}}"}}}}
+  first:
+    x_{{round}}: {{inputs: {{numbers: start}}}}
+"""
+
+
+def test_with_more_rounds_only_the_new_ones_run(bench):
+    bench.write(ROUNDS.format(root=bench.root))
+    assert bench.run() == (0, ["start", "x_1", "x_2"])
+    assert bench.run("repeat.rounds=4") == (0, ["x_3", "x_4"])
+    assert bench.run("repeat.rounds=1") == (0, [])
+    assert bench.run("stages.x_2.params.factor=3", "repeat.rounds=3") == (0, ["x_2", "x_3"])
+
+
 def test_a_stage_is_told_its_seed_key_and_sources(bench):
     from pipeline.dag.keys import stage_seed
 

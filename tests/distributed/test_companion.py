@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,9 @@ import pytest
 import ray
 
 from pipeline.dag.contract import Resources
+from pipeline.distributed import companion
 from pipeline.distributed.companion import Room, accompanied, room_beside
+from pipeline.distributed.training import _ranks
 from tests.distributed.work import Attendant, marks
 
 ROOM = Room(workers=1, cpus=0, gpus=0)
@@ -28,6 +31,15 @@ ROOM = Room(workers=1, cpus=0, gpus=0)
 def test_the_room_is_what_the_ranks_leave(cluster, resources, ranks, room, monkeypatch):
     monkeypatch.setattr(ray, "cluster_resources", lambda: cluster)
     assert room_beside(Resources(**resources), ranks) == room
+
+
+@pytest.mark.parametrize(
+    ("workers", "accompanied", "ranks"), [("auto", False, 4), ("auto", True, 2), (4, True, 4)]
+)
+def test_ranks_leave_room_unless_they_are_counted(workers, accompanied, ranks, monkeypatch):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4})
+    resources = Resources(workers=workers, gpus_per_worker=0)
+    assert _ranks(resources, [1, 2, 4], accompanied) == ranks
 
 
 def wait_for(met: Callable[[], bool]) -> None:
@@ -56,3 +68,61 @@ def test_the_ranks_are_told_when_nobody_serves(ray_cluster, tmp_path: Path, atte
     with accompanied(Attendant(tmp_path, **attendant), ROOM, max_failures=1):
         wait_for((tmp_path / "given-up").exists)
     assert (tmp_path / "given-up").read_text().startswith(why)
+
+
+def serving(patch: pytest.MonkeyPatch, error: Exception, until_ended: bool = False) -> list[str]:
+    """Have each process of a companion's end in an error; grows by one with each of them."""
+    begun: list[str] = []
+
+    def serve_once(self) -> None:
+        begun.append(threading.current_thread().name)
+        if until_ended:
+            self._ended.wait()
+        raise error
+
+    patch.setattr(companion._Attendance, "_serve_once", serve_once)
+    return begun
+
+
+@pytest.mark.parametrize(
+    ("error", "begun"),
+    [
+        (ray.exceptions.ActorDiedError(), 2),
+        # What Ray says of a process that it has killed to save the node's memory.
+        (ray.exceptions.OutOfMemoryError("killed"), 2),
+        (RuntimeError("cannot serve"), 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_only_a_process_that_died_is_begun_anew(tmp_path: Path, monkeypatch, error, begun):
+    serve = serving(monkeypatch, error)
+    with accompanied(Attendant(tmp_path), ROOM, max_failures=1):
+        wait_for((tmp_path / "given-up").exists)
+    assert len(serve) == begun
+    assert (tmp_path / "given-up").read_text().startswith(type(error).__name__)
+
+
+@pytest.mark.parametrize(
+    "error", [ray.exceptions.ActorDiedError(), ray.exceptions.RaySystemError("lost")], ids=repr
+)
+def test_what_fails_when_it_is_ended_is_neither_told_nor_begun_anew(
+    tmp_path: Path, monkeypatch, error
+):
+    """Calls to a node that has died may come back long after the block."""
+    serve = serving(monkeypatch, error, until_ended=True)
+    with accompanied(Attendant(tmp_path), ROOM, max_failures=3):
+        wait_for(lambda: bool(serve))
+    assert len(serve) == 1
+    assert not (tmp_path / "given-up").exists()
+
+
+@pytest.mark.ray
+def test_a_companion_that_is_ended_while_it_starts_does_not_serve(ray_cluster, tmp_path: Path):
+    for _ in range(3):
+        with accompanied(Attendant(tmp_path), ROOM, max_failures=1):
+            pass
+    time.sleep(2)
+    beats = len(marks(tmp_path, "beat"))
+    time.sleep(1)
+    assert len(marks(tmp_path, "beat")) == beats
+    assert not (tmp_path / "given-up").exists()

@@ -161,6 +161,14 @@ def test_what_lies_beyond_the_cut_does_not_count():
     assert scores.grad is not None and scores.grad[0, 2:].tolist() == [0, 0]
 
 
+def test_two_hundred_ranks_count_unless_others_are_asked_for():
+    """Of a positive at rank 250 and 299 negatives."""
+    scores = torch.linspace(3, 0, 300)[None].requires_grad_()
+    losses.lambda_rank(scores, torch.tensor([249])).backward()
+    assert scores.grad is not None
+    assert scores.grad[0].nonzero().flatten().tolist() == [*range(200), 249]
+
+
 @pytest.mark.parametrize("name", ["pairwise", "lambda_rank"])
 def test_pairwise_losses_count_in_float32_and_survive_large_dot_products(name):
     scores = torch.tensor([[300.0, 301.0, -400.0]], dtype=torch.bfloat16)

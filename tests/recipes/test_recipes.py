@@ -52,6 +52,16 @@ def test_a_plan_without_the_data_says_what_is_missing(file, tmp_path, monkeypatc
     assert f"{FIRST_FILES[data.params.source.format]} does not exist; key not known yet" in out
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_texts_are_cut_for_mining_as_they_are_for_training(file):
+    stages = read_pipeline(file, registry()).stages
+    reading = [stage.inputs for stage in stages if "tokens" in stage.inputs]
+    tokens = {each["dataset"]: each["tokens"] for each in reading if "dataset" in each}
+    for each in reading:
+        assert each["tokens"] == tokens.get(each.get("dataset"), each["tokens"])
+        assert each["tokens"] in tokens.values()
+
+
 @pytest.mark.parametrize("file", PAPER, ids=lambda file: file.stem)
 def test_paper_recipes_mask_nothing_and_share_their_batches_evenly(file):
     for stage in of_type(read_pipeline(file, registry()), "train_retriever"):
@@ -467,7 +477,22 @@ def test_v2_trains_on_384_rows_a_gpu(name, passages, per_gpu):
     assert (warm.head, warm.fresh_head, warm.loss) == ("cls_logit", True, "listwise")
 
 
-@pytest.mark.parametrize("name", ["pair", "rocketqav2", "pair_ablations", "adore"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pair",
+        "rocketqav2",
+        "pair_ablations",
+        "adore",
+        "ance",
+        "ance_asynchronous",
+        "simans_ance",
+        "ar2",
+        "simans_ar2",
+        "simans_rocketqa",
+        "simans_cross_fitting",
+    ],
+)
 def test_recipes_use_the_default_runs_stages_as_they_are(name):
     default, own = recipe("../pipeline"), {s.name: s for s in recipe(name).stages}
     for stage in default.stages:

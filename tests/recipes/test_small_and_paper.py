@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,42 @@ def test_rounds_differ_in_values_only(method: str, large: str, number: int) -> N
     assert len(here) == {"ance": 4, "ar2": 6}[method]
 
 
+OWN_LIST = {"negatives": "in_batch", "in_batch_group_size": 1, "num_negatives": 1}
+# What makes each method at any size, by recipe and stage.
+METHODS = {
+    "ance": {"ance_pools_1": {"depth": 200, "sampler.name": "uniform"}, "ance_1": OWN_LIST},
+    "ance_asynchronous": {"ance_pools": {"depth": 200, "sampler.name": "uniform"}},
+    "adore": {"adore": {"refresh": "every_step", "loss": "lambda_rank"}},
+    "ar2": {
+        "ar2_pools_1": {"depth": 100, "sampler.name": "uniform"},
+        "ar2_1": {
+            "teacher": "dynamic",
+            "ranker_loss": "listwise",
+            "reward": "policy_gradient",
+            "reward_weight": 1.0,
+            "divergence_weight": 1.0,
+            "contrastive_weight": 0.0,
+        },
+    },
+    "simans_ar2": {
+        "pools_simans_1": {"depth": 100, "sampler.name": "simans", "sampler.a": 0.5},
+        "joint_simans_1": {"reward": "none", "divergence_weight": 1.0},
+        "joint_longer_1": {"reward": "policy_gradient", "reward_weight": 1.0},
+    },
+    "simans_ance": {"simans_pools_1": {"depth": 200, "sampler.name": "simans"}},
+    "simans_rocketqa": {"pools_1": {"depth": 100, "sampler.name": "simans", "positive": "each"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"), [(name, stage) for name, stages in METHODS.items() for stage in stages]
+)
+def test_small_recipes_are_what_they_are_called(name: str, stage: str) -> None:
+    params = {each.name: each.params for each in recipe(name).stages}[stage]
+    expected = METHODS[name][stage]
+    assert {key: attrgetter(key)(params) for key in expected} == expected
+
+
 @pytest.mark.parametrize("data", ["msmarco", "nq"])
 def test_simans_takes_ar2s_turns(data: str) -> None:
     name = f"paper/simans_ar2_{data}"
@@ -120,6 +157,29 @@ def test_simans_is_compared_with_what_differs_in_the_sampler_alone() -> None:
                 ours = ours.model_copy(update={"sampler": theirs.sampler})
             assert ours == theirs
         assert (f"SimANS round {number}", f"ANCE round {number}") in compared("simans_ance")
+
+
+def test_simans_stands_in_rocketqa_where_denoising_does() -> None:
+    stages = {stage.name: stage for stage in recipe("simans_rocketqa").stages}
+    for number in (1, 2):
+        simans, host = stages[f"simans_{number}"], stages[f"retriever_{number}"]
+        lists = ["pools_1" if each == "lists_1" else each for each in host.inputs["lists"]]
+        assert simans.params == host.params
+        assert simans.inputs == {**host.inputs, "lists": tuple(lists)}
+        assert (f"M_D{number} by SimANS", f"M_D{number}") in compared("simans_rocketqa")
+    assert stages["pools_1"].inputs["candidates"] == stages["scored_0"].inputs["candidates"]
+
+
+@pytest.mark.parametrize("variant", ["longer", "uniform", "simans"])
+def test_what_goes_on_after_ar2_begins_with_its_last_round(variant: str) -> None:
+    stages = {stage.name: stage for stage in recipe("simans_ar2").stages}
+    last = max(int(name.removeprefix("ar2_run_")) for name in stages if "ar2_run_" in name)
+    joint, pools = stages[f"joint_{variant}_1"].inputs, stages[f"pools_{variant}_1"].inputs
+    assert joint["retriever"] == (f"ar2_retriever_{last}",)
+    assert joint["ranker"] == (f"ar2_ranker_{last}",)
+    assert pools["candidates"] == (f"ar2_run_{last}",)
+    assert pools["embeddings"] == (f"ar2_vectors_{last}",)
+    assert joint["lists"] == (f"pools_{variant}_1",)
 
 
 def test_halves_are_scored_by_what_was_trained_on_the_other() -> None:

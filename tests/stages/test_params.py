@@ -162,6 +162,8 @@ def test_what_is_not_given_is_in_no_key():
         ({"preset": "paper"}, "so no gradient reaches it"),
         ({"teacher_gradient": True}, "so no gradient reaches it"),
         ({"ranker_loss": "pointwise"}, "ranker_loss 'pointwise' is not used"),
+        ({"turns": {}}, "there are no turns to take"),
+        ({"ranker_learning_rate": 1e-5}, "it has no ranker_learning_rate"),
     ],
 )
 def test_a_frozen_teacher_does_not_learn(params, message):
@@ -171,6 +173,21 @@ def test_a_frozen_teacher_does_not_learn(params, message):
     assert not read({"teacher": "dynamic", **params}).mismatches({}, Resources())
     own = read({"teacher": "static", "preset": "paper", "teacher_gradient": False})
     assert not own.mismatches({}, Resources())
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"turns": {}, "preset": "paper"}, "no gradient reaches the ranker"),
+        ({"turns": {}, "divergence_weight": 0}, "the retriever learns nothing"),
+    ],
+)
+def test_turns_in_which_a_model_would_not_learn(params, message):
+    read = registry()["train_joint"].params.model_validate
+    (found,) = read(params).mismatches({}, Resources())
+    assert message in found
+    reward = {"reward": "policy_gradient", "divergence_weight": 0}
+    assert not read({"turns": {}, **reward}).mismatches({}, Resources())
 
 
 @pytest.mark.parametrize(

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
-from pipeline.artifacts.kinds import EMBEDDINGS
+from pipeline.artifacts.kinds import DATASET, EMBEDDINGS, TRAINING_LISTS
 from pipeline.models.dual_encoder import DualEncoder
 from pipeline.stages import tables
 from pipeline.stages.lineage import optimiser_steps
 from pipeline.training.batches import Batches
-from tests.benches import EXACT, LENGTHS, SCRATCH, SHORT, Bench, contents
+from pipeline.training.query_tower import QueryTowerObjective
+from tests.benches import EXACT, LENGTHS, SCRATCH, SHORT, Bench, contents, pair_table
 
 DEPTH = 6
 FULL = {"dtype": "float32", **EXACT}
@@ -124,6 +126,55 @@ def test_negatives_of_lists_and_pools_play_no_part(tiny, world, bench):
     pools = bench.run("pool", {"depth": 4, "num_negatives": 2, "positive": "each"}, **data, **mined)
     for lists in (other, pools):
         assert contents(world.trained(bench, lists=lists)) == contents(whole)
+
+
+@pytest.fixture
+def found(monkeypatch) -> set[tuple[int, int]]:
+    """The queries with all passages that training has found for them, -1 for none."""
+    pairs: set[tuple[int, int]] = set()
+    nearest = QueryTowerObjective._nearest
+
+    def seeing(self, query_vectors, batch):
+        passages = nearest(self, query_vectors, batch)
+        for query, row in zip(batch.query_indices.tolist(), passages.tolist(), strict=True):
+            pairs.update((query, passage) for passage in row)
+        return passages
+
+    monkeypatch.setattr(QueryTowerObjective, "_nearest", seeing)
+    return pairs
+
+
+def best(world, depth: int) -> dict[int, list[int]]:
+    """Each training query's first passages, without its positives."""
+    given = {"dataset": world.tiny.dataset, "tokens": world.tiny.tokens}
+    params = {"depths": {"train": depth}}
+    mined = world.bench.run("mine", params, **given, embeddings=world.vectors)
+    rows = mined.read("candidates").to_pylist()
+    return {row["query_index"]: row["passage_index"] for row in rows}
+
+
+def test_suspected_positives_are_never_found(tiny, world, found):
+    """Here each query's best passage is suspected; no list names it."""
+    suspected = [(query, passages[0]) for query, passages in best(world, 1).items()]
+    held = {name: [tiny.dataset.read(name)] for name in DATASET.tables}
+    dataset = tiny.bench.given(DATASET, {**held, "excluded": [pair_table(suspected)]})
+    given = {"retriever": world.retriever, "tokens": tiny.tokens, "dataset": dataset}
+    vectors = tiny.bench.run("encode", FULL, **given)
+    world.trained(params={"max_steps": 2}, dataset=dataset, embeddings=vectors)
+    assert len(found) > 8 * DEPTH and not found & set(suspected)
+
+
+def test_copies_of_the_lists_own_positives_are_never_found(tiny, world, bench, found, monkeypatch):
+    """Here passages are equal two by two, and lists name positives that have no label."""
+    positives = {query: passages[2] for query, passages in best(world, 3).items()}
+    rows = [{"query_index": q, "positives": [p], "negatives": []} for q, p in positives.items()]
+    lists = pa.Table.from_pylist(rows, tiny.lists.read("lists").schema)
+    passages = tiny.dataset.read("passages").num_rows
+    monkeypatch.setattr(tables, "content_hashes", lambda _: np.arange(passages) // 2)
+    given = bench.given(TRAINING_LISTS, {"lists": [lists]})
+    world.trained(bench, {"max_steps": 2, "num_negatives": passages}, lists=given)
+    assert {query for query, _ in found} == set(positives)
+    assert not found & {(query, passage ^ 1) for query, passage in positives.items()}
 
 
 def test_vectors_of_another_retriever_are_refused(tiny, world, bench):

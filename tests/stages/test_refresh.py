@@ -129,7 +129,9 @@ def keep_pools(patch: pytest.MonkeyPatch) -> tuple[dict[int, pa.Table], dict[int
     retain = PoolRefresher.retain
 
     def keeping(self: PoolRefresher, versions: Any, current: int) -> None:
-        made[current] = self._pools(current).read("pools")
+        pools, step = self._pools(current), self.schedule.encoder_step(current)
+        assert pools.manifest.key_inputs == {"encoder_step": step}
+        made[current] = pools.read("pools")
         retain(self, versions, current)
         found: dict[str, set[str]] = {}
         for path, _ in self.writer.store.walk(self.writer.refresh_directory):

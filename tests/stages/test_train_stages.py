@@ -405,14 +405,51 @@ def test_a_training_goes_on_in_another_part(tiny):
 
 
 def test_both_models_go_on_in_another_part(tiny):
-    params = {**SHORT, "num_negatives": 2, "max_steps": 2, "part": {"number": 1, "of": 2}}
-    first = tiny.bench.run("train_joint", params, **tiny.joining)
-    models = {
-        name: tiny.bench.run(f"joint_{name}", joint=first) for name in ("retriever", "ranker")
+    """A step takes all lists, so that nothing but the moments tells two parts from one training."""
+    given = {"base": tiny.base, "tokens": tiny.tokens, "lists": tiny.lists}
+    ranker = tiny.bench.run("train_ranker", {**SHORT, "dropout": 0.0}, **given)
+    wired = {**tiny.joining, "ranker": ranker}
+    params = {
+        **SHORT,
+        "global_batch_size": 16,
+        "num_negatives": 2,
+        "encoder_dropout": 0.0,
+        "learning_rate": 1e-3,
+        "turns": {"ranker": 1, "retriever": 1},
     }
-    again = {**params, "part": {"number": 2, "of": 2}}
-    second = tiny.bench.run("train_joint", again, **{**tiny.joining, **models})
-    assert tiny.bench.outcome(second).counts["steps"] == 2
+    whole = tiny.bench.run("train_joint", {**params, "max_steps": 8}, **wired)
+    parts = []
+    for number in (1, 2):
+        part = {"max_steps": 4, "part": {"number": number, "of": 2}}
+        parts.append(tiny.bench.run("train_joint", {**params, **part}, **wired))
+        wired |= {
+            name: tiny.bench.run(f"joint_{name}", joint=parts[-1])
+            for name in ("retriever", "ranker")
+        }
+    assert [part.has("moments") for part in parts] == [True, False]
+    first, second, expected = (weights(each) for each in (*parts, whole))
+    for model in ("retriever", "ranker"):
+        names = [name for name in expected if model in name and expected[name].ndim > 1]
+        apart, moved = (
+            sum(float((one[name] - other[name]).norm()) for name in names)
+            for one, other in ((second, expected), (expected, first))
+        )
+        assert len(names) > 10 and apart < 0.01 * moved
+
+
+def test_models_take_turns_at_rates_of_their_own(tiny):
+    params = {**JOINT, "max_steps": 6, "schedule": "linear", "learning_rate": 1e-3}
+    params |= {"turns": {"ranker": 1, "retriever": 2}, "ranker_learning_rate": 2e-4}
+    joint = tiny.bench.run("train_joint", params, **tiny.joining)
+    journal = [json.loads(line) for line in joint.text("training.jsonl").splitlines()]
+    assert ["ranker_loss" in line for line in journal] == [True, False, False] * 2
+    assert ["divergence" in line for line in journal] == [False, True, True] * 2
+    for model, rates in (
+        ("ranker", [2e-4, 1e-4]),
+        ("retriever", [1e-3, 7.5e-4, 5e-4, 2.5e-4]),
+    ):
+        name = f"{model}_learning_rate"
+        assert [line[name] for line in journal if name in line] == pytest.approx(rates)
 
 
 def test_a_static_teacher_stays_as_it_came(tiny):
@@ -434,6 +471,8 @@ def test_presets_fill_in_what_is_not_given():
     assert own.terms() == JointLoss()
     more = read({"ranker_loss": "pointwise", "contrastive_weight": 0.5})
     assert more.terms() == JointLoss(ranker_loss="pointwise", contrastive_weight=0.5)
+    reward = {"reward": "reward_weighted", "reward_weight": 0.3, "divergence_weight": 0.5}
+    assert read(reward).terms() == JointLoss(**reward)
 
 
 # Without dropout in the encoders, so that equal losses are equal numbers.

@@ -20,7 +20,16 @@ from pipeline.training.loop import TrainingPlan, TrainingResult, train
 from pipeline.training.optimizer import OptimizerPlan
 from pipeline.training.phases import Phases
 from pipeline.training.world import World
-from tests.training.training_cases import Quiet, gradients, joint_objective
+from tests.training.test_joint import literal_scores
+from tests.training.training_cases import (
+    ROOMY,
+    TIGHT,
+    Quiet,
+    WorkerGroup,
+    gradients,
+    joint_objective,
+    joint_step,
+)
 
 SINGLE = World.single(torch.device("cpu"))
 # Steps 0 and 1 are the ranker's, 2 to 4 the retriever's, 5 and 6 the ranker's again.
@@ -64,8 +73,10 @@ def journal(folder: Path) -> list[dict[str, float]]:
 
 
 def test_a_turn_touches_its_own_model_alone(store: Path) -> None:
+    trained = objective(store, dropout=0.1)
     for step in range(7):
-        trained = objective(store, dropout=0.1)
+        for model in trained.models.values():
+            model.zero_grad()
         scalars = trained.step(Share(np.arange(16), step), SINGLE)
         own, other = (
             ("ranker", "retriever") if TURNS.at(step) == "ranker" else ("retriever", "ranker")
@@ -124,32 +135,41 @@ def test_interrupted_in_a_turn_and_resumed_equals_undisturbed(store: Path, tmp_p
     assert losses[0] == losses[1]
 
 
-def literal(trained: JointObjective, reward: str, weight: float) -> Tensor:
-    """The retriever's loss over all 16 rows, written down plainly."""
-    from tests.training.test_joint import literal_scores
-
+def literal(trained: JointObjective, model: str) -> Tensor:
+    """The loss of a model's turn over all 16 rows, written down plainly."""
     student, teacher = literal_scores(trained)
-    teacher = teacher.detach()
+    if model == "ranker":
+        return F.cross_entropy(teacher, torch.zeros(16, dtype=torch.long))
+    terms, teacher = trained.terms, teacher.detach()
     log_student = F.log_softmax(student, dim=1)
     divergence = F.kl_div(log_student, F.softmax(teacher, dim=1), reduction="batchmean")
     rewards = F.logsigmoid(teacher[:, :1] - teacher)
-    if reward == "policy_gradient":
-        term = (F.softmax(student[:, 1:], dim=1) * rewards[:, 1:]).sum(1).mean()
-    else:
-        term = (rewards * log_student).sum()
-    return 0.5 * divergence + weight * term
+    term = {
+        "none": torch.tensor(0.0),
+        "policy_gradient": (F.softmax(student[:, 1:], dim=1) * rewards[:, 1:]).sum(1).mean(),
+        "reward_weighted": (rewards * log_student).sum(),
+    }
+    return 0.5 * divergence + terms.reward_weight * term[terms.reward]
 
 
-@pytest.mark.parametrize("reward", ["policy_gradient", "reward_weighted"])
-def test_the_retrievers_turn_is_the_papers_or_the_released_objective(
-    store: Path, reward: str
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("budget", [ROOMY, TIGHT])
+@pytest.mark.parametrize(
+    ("step", "reward"),
+    [(0, "policy_gradient"), (2, "none"), (2, "policy_gradient"), (2, "reward_weighted")],
+)
+def test_a_turn_has_its_models_objective_for_any_number_of_workers(
+    workers: WorkerGroup, store: Path, size: int, budget: int, step: int, reward: str
 ) -> None:
+    """The ranker's own loss; the retriever's as in the paper, as released, and distillation."""
     terms = {"divergence_weight": 0.5, "reward": reward, "reward_weight": 0.3}
-    measured, oracle = objective(store, terms=terms), objective(store, terms=terms)
-    scalars = measured.step(Share(np.arange(16), 2), SINGLE)
-    loss = literal(oracle, reward, 0.3)
+    model, oracle = TURNS.at(step), objective(store, terms=terms)
+    loss = literal(oracle, model)
     loss.backward()
-    assert float(scalars["loss"]) == pytest.approx(float(loss.detach()), rel=1e-5)
-    expected = gradients(oracle.retriever)
-    for name, gradient in gradients(measured.retriever).items():
-        np.testing.assert_allclose(gradient, expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    expected = {f"{model}.{name}": each for name, each in gradients(oracle.models[model]).items()}
+    options = {"terms": terms, "phases": TURNS, "token_budget": budget}
+    for scalars, measured in workers.run(size, joint_step, store, options, step):
+        assert scalars["loss"] == pytest.approx(float(loss.detach()), rel=1e-5, abs=1e-6)
+        assert measured.keys() == expected.keys()
+        for name, gradient in expected.items():
+            np.testing.assert_allclose(measured[name], gradient, rtol=1e-4, atol=2e-6, err_msg=name)

@@ -188,11 +188,11 @@ def query_tower_step(world: World, store: Path, options: dict[str, Any]) -> Any:
     return step_gradients(world, query_tower_objective(store, **options))
 
 
-def joint_step(world: World, store: Path, options: dict[str, Any]) -> Any:
+def joint_step(world: World, store: Path, options: dict[str, Any], step: int = 0) -> Any:
     """Scalars and averaged gradients of both models after one step over rows 0..15."""
     objective = joint_objective(store, **options)
     share = 16 // world.size
-    rows = Share(np.arange(world.rank * share, (world.rank + 1) * share))
+    rows = Share(np.arange(world.rank * share, (world.rank + 1) * share), step)
     scalars = objective.step(rows, world)
     both = torch.nn.ModuleDict({"retriever": objective.retriever, "ranker": objective.ranker})
     world.average_gradients(both.parameters())
