@@ -265,6 +265,26 @@ def test_several_files_are_extended_one_after_the_other(tmp_path):
         read_pipeline(file, toys.registry())
 
 
+def test_a_file_that_several_extend_is_merged_once(tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "stages:\n"
+        "  data: {uses: numbers, params: {count: 4}}\n"
+        "  spare: {uses: scale, inputs: {numbers: data}}\n"
+    )
+    (tmp_path / "mine.yaml").write_text(
+        "extends: base.yaml\nstages:\n  data: {params: {count: 7}}\n  spare: null\n"
+    )
+    (tmp_path / "method.yaml").write_text(
+        "extends: base.yaml\nstages:\n  more: {uses: scale, inputs: {numbers: data}}\n"
+    )
+    file = tmp_path / "both.yaml"
+    for order in ("mine.yaml, method.yaml", "method.yaml, mine.yaml", "base.yaml, mine.yaml"):
+        file.write_text(f"extends: [{order}]\n")
+        pipeline = read_pipeline(file, toys.registry())
+        assert pipeline["data"].params.count == 7
+        assert pipeline.names == ["data", *(["more"] if "method" in order else [])]
+
+
 def test_another_source_format_starts_afresh(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(
