@@ -179,7 +179,7 @@ def _journal(name: str, artifact: Artifact) -> Journal:
     steps = [json.loads(line) for line in artifact.text(_JOURNAL).splitlines()]
     made = _training(artifact)
     batch = int(made.key_inputs["params"]["global_batch_size"])
-    return Journal(name, steps, batch, made.outcome.get("device", "-"))
+    return Journal(name, steps, batch, made.run.get("device") or "-")
 
 
 def _training(artifact: Artifact) -> Manifest:

@@ -43,7 +43,7 @@ def training(bench: Bench, steps: int = 6) -> Artifact:
         for step in range(1, steps + 1)
     ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    made = Made("train_retriever", {"global_batch_size": 4})
+    made = Made("train_retriever", {"global_batch_size": 4}, device="2 x a device")
     return bench.given(RETRIEVER, documents={"training.jsonl": text}, made=made)
 
 
@@ -115,7 +115,7 @@ def test_everything_that_is_wired_is_told(bench: Bench) -> None:
     told += [name for names in params["names"].values() for name in names]
     # The evaluated, the drawn, the trained, the gradient's rank, in this order.
     told += ["0.500 ± 0.013", "a reason", "another reason", "12.50% [10.00%, 20.00%]"]
-    told += ["500 [500, 500]", "3.2 in the mean"]
+    told += ["500 [500, 500]", "2 x a device", "3.2 in the mean"]
     assert [one for one in told if one not in words] == []
     assert ODD not in text and page.tags.count("img") == len(FIGURES) == text.count("<figcaption>")
     folder = made.folder("figures")
