@@ -144,7 +144,10 @@ def judged(inputs: Inputs, judge: str, systems: Sequence[System]) -> tuple[list[
         judgements = Judgements.read(dataset)
         able, needs = np.array(list(judgements.answers), np.int32), "answers"
         false = _with_answer(_unlabelled(systems, inputs), judgements)
-        advice = "choose `judge: hidden_qrels`"
+        advice = (
+            "choose `judge: hidden_qrels`, for which `ingest` needs the parameter "
+            "`training_positives`"
+        )
     queries = np.intersect1d(common, able)
     if not len(queries):
         raise Mismatch(f"no query that all systems have comes with {needs}: {advice}")

@@ -61,7 +61,8 @@ class ReportData:
         """From the stage's inputs.
 
         Raises:
-            Mismatch: a curve names what was not evaluated, or a model was not trained.
+            Mismatch: a curve names what was not evaluated, `shown` nothing that was measured, or a
+                model was not trained.
         """
         wired = {
             slot: dict(zip(getattr(params.names, slot), inputs.many(slot), strict=True))
@@ -71,6 +72,7 @@ class ReportData:
             name: artifact.document("metrics.json")["splits"]
             for name, artifact in wired["evaluations"].items()
         }
+        _refuse_unmeasured(params.shown, evaluations)
         return cls(
             {
                 slot: {name: artifact.directory for name, artifact in named.items()}
@@ -171,6 +173,18 @@ def _measured(
             "differently"
         )
     return values[0]
+
+
+def _refuse_unmeasured(shown: Sequence[str], evaluations: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise Mismatch where the tables of an evaluation would have no column."""
+    for name, splits in evaluations.items():
+        systems = [values for split in splits.values() for values in split["systems"].values()]
+        measured = list(dict.fromkeys(measure for values in systems for measure in values))
+        if measured and not set(shown) & set(measured):
+            raise Mismatch(
+                f"evaluation '{name}' has nothing of `shown`, {', '.join(shown)}: there are "
+                f"{', '.join(measured)}"
+            )
 
 
 def _journal(name: str, artifact: Artifact) -> Journal:

@@ -233,7 +233,9 @@ def probabilities(candidates: Candidates, calibration: Artifact | None) -> npt.N
     from pipeline.methods.calibration import Calibration
 
     if candidates.ranker_scores is None:
-        raise Mismatch("the candidates carry no ranker scores")
+        raise Mismatch(
+            "the candidates carry no ranker scores: wire what a stage `score` has made of them"
+        )
     platt = Calibration()
     if calibration is not None:
         fitted = calibration.document("calibration.json")

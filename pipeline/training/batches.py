@@ -72,6 +72,11 @@ class Batches:
             raise ValueError(
                 f"global_batch_size is {self.global_batch_size}; it must be at least 1"
             )
+        if not self.rows:
+            raise TooFewRows(
+                "there are no training rows: the last lines of the stages that made the lists say "
+                "what they have dropped, and why"
+            )
         if self.rows < self.global_batch_size:
             raise TooFewRows(
                 f"{self.rows} training rows are fewer than one global batch of "

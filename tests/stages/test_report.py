@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from pipeline.artifacts.kinds import DRAW_STUDY, EVALUATION, GRADIENT_STUDY, RETRIEVER
 from pipeline.artifacts.reader import Artifact
-from pipeline.dag.contract import Resources
+from pipeline.dag.contract import Mismatch, Resources
 from pipeline.stages import registry
 from tests.benches import Bench, Made
 from tests.reports.test_page import page_of
@@ -172,6 +172,12 @@ def test_curves_of_what_was_not_evaluated(bench: Bench, change, message: str) ->
     with pytest.raises(ValueError) as caught:
         bench.run("report", params, evaluations=[evaluation(bench)])
     assert message in str(caught.value)
+
+
+def test_tables_without_columns_are_refused(bench: Bench) -> None:
+    params = {"names": {"evaluations": ["ladder"]}, "shown": ["RR@77"]}
+    with pytest.raises(Mismatch, match="'ladder' has nothing of `shown`, RR@77: there are RR@10"):
+        bench.run("report", params, evaluations=[evaluation(bench)])
 
 
 def test_a_system_of_two_evaluations_has_to_be_the_same(bench: Bench) -> None:
