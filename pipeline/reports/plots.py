@@ -107,6 +107,7 @@ def gradients(
         lower.set_ylabel("mean cosine with\nthe positive's gradient")
         lower.set_xlabel("rank of the negative")
         lower.set_xlim(left=0)
+        lower.locator_params(axis="x", integer=True)
         legend_below(figure, upper, columns=3)
 
     return picture(name, caption, 6.5, draw)
@@ -156,6 +157,7 @@ def _query(axes: Axes, panel: Panel) -> None:
         axes.axvline(rank, color=colour, linestyle="--", linewidth=1.2)
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
+    axes.locator_params(axis="x", integer=True)
 
 
 def shares(name: str, caption: str, bars: Sequence[Bar]) -> Picture:
