@@ -53,6 +53,7 @@ class Made:
     params: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Artifact] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    device: str = ""
 
     def key_inputs(self) -> dict[str, Any]:
         keys = {name: [artifact.key] for name, artifact in self.inputs.items()}
@@ -131,7 +132,11 @@ class Bench:
                 writer.shards(table).write(index, rows, said)
         for name, value in (documents or {}).items():
             writer.document(name, value)
-        writer.publish(made.key_inputs() if made else {}, {"counts": made.counts} if made else {})
+        if made:
+            run = {"device": made.device}
+            writer.publish(made.key_inputs(), {"counts": made.counts}, run=run)
+        else:
+            writer.publish({}, {})
         return Artifact.open(self.store, stage, key)
 
     def dataset(

@@ -3,7 +3,8 @@
 A recipe that `extends` another file is merged into it by stage name: inputs and resources entry by
 entry, parameters deeply, anything else replaced; a stage or an input set to null is removed. A
 stage whose `uses` changes starts afresh: the old type's parameters mean nothing to the new one. Of
-several files each is merged into those before it.
+several files each is merged into those before it, and a file that several extend is merged once, so
+that the second recipe does not set back what the first has changed in it.
 """
 
 from __future__ import annotations
@@ -63,17 +64,31 @@ def assemble(
 # Files ------------------------------------------------------------------------------------------
 
 
-def load(
-    file: Path,
-    problems: list[Problem],
-    above: tuple[Path, ...] = (),
-    at: Position | None = None,
-) -> Mapping:
+def load(file: Path, problems: list[Problem]) -> Mapping:
     """The tree of `file`, merged into the files that it extends."""
-    shown = at or Position(str(file))
-    if file.resolve() in above:
+    trees = _loaded(file, problems, (), Position(str(file)), set())
+    return reduce(lambda base, over: _merge_pipelines(base, over, problems), trees)
+
+
+def _loaded(
+    file: Path, problems: list[Problem], above: tuple[Path, ...], shown: Position, done: set[Path]
+) -> list[Mapping]:
+    """The trees to merge one after the other: what `file` extends, then its own.
+
+    Args:
+        file: the pipeline file.
+        problems: mistakes that left a tree are appended here.
+        above: the files that extend it.
+        shown: where its name stands.
+        done: the files whose trees come earlier; they are left out.
+    """
+    here = file.resolve()
+    if here in above:
         chain = " → ".join(path.name for path in (*above, file))
         raise SpecificationError([Problem(shown, f"files extend each other: {chain}")])
+    if here in done:
+        return []
+    done.add(here)
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -84,19 +99,24 @@ def load(
     if not isinstance(tree, Mapping):
         message = f"a pipeline is a mapping with {', '.join(TOP_KEYS)}, not {kind_of(tree)}"
         raise SpecificationError([Problem(tree.position, message)])
+    trees: list[Mapping] = []
+    for name in _extended(tree, problems):
+        other = file.parent / str(name.value)
+        trees += _loaded(other, problems, (*above, here), name.position, done)
+    return [*trees, tree]
+
+
+def _extended(tree: Mapping, problems: list[Problem]) -> list[Scalar]:
+    """The names of the files that `tree` extends."""
     extends = tree.entries.get("extends")
     if extends is None:
-        return tree
-    names = extends.items if isinstance(extends, ListNode) else (extends,)
-    trees = [
-        load(file.parent / name.value, problems, (*above, file.resolve()), at=name.position)
-        for name in names
-        if isinstance(name, Scalar) and isinstance(name.value, str)
-    ]
-    if not trees or len(trees) < len(names):
+        return []
+    written = extends.items if isinstance(extends, ListNode) else (extends,)
+    names = [node for node in written if isinstance(node, Scalar) and isinstance(node.value, str)]
+    if not names or len(names) < len(written):
         message = "extends: the name of a file, or a list of names"
         problems.append(Problem(extends.position, message))
-    return reduce(lambda base, over: _merge_pipelines(base, over, problems), [*trees, tree])
+    return names
 
 
 def _put(base: Mapping, key: str, node: Node, at: Position) -> Mapping:

@@ -48,6 +48,10 @@ class Params(BaseModel):
         return ()
 
 
+class Mismatch(ValueError):
+    """What does not fit, where only the inputs' contents tell: the message says what to do."""
+
+
 def unused_input(name: str, why: str) -> str:
     """The mismatch of an input that is wired and that the chosen values never read."""
     return f"input '{name}' is wired and never read: {why}; take it out, it only changes the key"

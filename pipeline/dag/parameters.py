@@ -18,6 +18,8 @@ Location = Sequence[int | str]
 # How pydantic marks that a mapping's key is meant, and not the value below it.
 KEY = "[key]"
 EXPECTED = "input should be "
+# Pydantic reads JSON here, users write YAML.
+IN_YAML = {"an object": "a mapping", "a valid array": "a list"}
 
 
 def validated(model: type[M], node: Mapping, what: str, problems: list[Problem]) -> M | None:
@@ -97,6 +99,8 @@ def _mistake(model: type[BaseModel], node: Mapping, loc: Location, detail: Any) 
         return _wrong_tag(path, value, key, _models_at(model, loc))
     message = detail["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
+    for json_word, word in IN_YAML.items():
+        message = message.replace(json_word, word)
     if not path:
         return _Mistake(path, at, message)
     written = value.plain()

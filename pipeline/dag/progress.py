@@ -119,7 +119,7 @@ class LiveLine(StageProgress):
         done = task.completed + amount
         rate = done / max(task.elapsed or 0.0, 1e-9)
         of = f"/{task.total:,.0f}" if task.total is not None else ""
-        count = f"{done:,.0f}{of} {self._unit}, {rate:,.0f}/s"
+        count = f"{done:,.0f}{of} {self._unit}, {rate:,.1f}/s"
         self._live.update(self._task, advance=amount, count=count)
 
     def note(self, text: str) -> None:

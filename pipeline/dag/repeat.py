@@ -97,11 +97,13 @@ class Unrolled:
         seeds: of stages of groups with `seeds`, by name.
         templates: the name as written, placeholders and all, of each unrolled stage.
         unsettled: patterns of the names that a group with mistakes of its own may have meant.
+        before_first: names that stages of round 1 have for what is of the round before.
     """
 
     seeds: dict[str, int] = field(default_factory=dict)
     templates: dict[str, str] = field(default_factory=dict)
     unsettled: set[str] = field(default_factory=set)
+    before_first: set[str] = field(default_factory=set)
 
     def may_mean(self, name: str) -> bool:
         """Whether a stage of that name may be there once the groups are right."""
@@ -131,6 +133,8 @@ def unroll(tree: Mapping, merge: MergeStages, problems: list[Problem]) -> tuple[
                     continue
                 entries[name], keys[name] = _filled_stage(stage, values, problems), at
                 unrolled.templates[name] = written
+                if values.get("round") == 1:
+                    unrolled.before_first.add(_filled(written, {**values, "round": 0}))
                 if "seed" in values:
                     unrolled.seeds[name] = int(values["seed"])
     without = {key: node for key, node in tree.entries.items() if key != "repeat"}

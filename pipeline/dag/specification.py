@@ -140,7 +140,7 @@ class _Checker:
             self.report(at, "a pipeline needs `stages`, a mapping of names to stages")
             return None
         drafts = {n: self.draft(n, at, node) for n, at, node in stages}
-        inputs = Wiring(drafts, self.unrolled.may_mean).resolve()
+        inputs = Wiring(drafts, self.unrolled.may_mean, self.unrolled.before_first).resolve()
         parents = {
             n: {one for many in wired.values() for one in many} for n, wired in inputs.items()
         }

@@ -36,18 +36,20 @@ def outcome_lines(name: str, outcome: Mapping[str, Any], seconds: float) -> list
         parts.append(f"{sum(dropped.values()):,} dropped ({reasons})")
     parts += [f"{what} {number(value)}" for what, value in outcome["counts"].items() if value]
     lines = [f"{name}: done in {duration(seconds)}: {', '.join(parts)}"]
-    if measured := [f"{what} {number(value)}" for what, value in _leaves(outcome["metrics"])]:
-        lines.append(f"{name}: {', '.join(measured)}")
+    lines += [f"{name}: {line}" for line in _measured(outcome["metrics"])]
     return lines + [f"{name}: warning: {text}" for text in outcome["warnings"]]
 
 
-def _leaves(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The numbers of nested metrics, each under the names that lead to it."""
+def _measured(metrics: Mapping[str, Any], title: str = "") -> Iterator[str]:
+    """Numbers in a line, then those below a name in a line of their own that begins with it."""
+    numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+    if numbers:
+        between = ": " if title else " "
+        told = [f"{name}{between}{number(value)}" for name, value in numbers.items()]
+        yield f"{title} {', '.join(told)}".strip()
     for name, value in metrics.items():
         if isinstance(value, Mapping):
-            yield from ((f"{name} {below}", number) for below, number in _leaves(value))
-        elif isinstance(value, int | float):
-            yield name, value
+            yield from _measured(value, f"{title} {name}".strip())
 
 
 def number(value: float) -> str:

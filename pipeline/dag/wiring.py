@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
@@ -51,10 +51,12 @@ class Wiring:
         drafts: the stages by name, in the order of the file.
         is_unsettled: whether a name may come to be, or to mean more, once the groups of `repeat`
             are right.
+        before_first: names that stages of round 1 have for what is of the round before.
     """
 
     drafts: Mapping[str, Draft]
     is_unsettled: Callable[[str], bool]
+    before_first: Collection[str] = ()
 
     def resolve(self) -> dict[str, dict[str, tuple[str, ...]]]:
         """The stages of each stage's inputs, patterns written out; mistakes go to the drafts."""
@@ -86,7 +88,7 @@ class Wiring:
         written = draft.inputs.entries or key in draft.inputs.keys
         at = draft.inputs.key_position(key) if written else draft.at
         kind = draft.type.name if draft.type else ""
-        message = f"stage '{draft.name}' ({kind}) needs input '{key}', a {wanted.wanted()}"
+        message = f"stage '{draft.name}' ({kind}) needs input '{key}', {wanted.wanted()}"
         draft.report(at, message + self._makers(draft, wanted))
 
     def _makers(self, draft: Draft, wanted: Input) -> str:
@@ -111,11 +113,16 @@ class Wiring:
         for name, at in draft.wired[key]:
             matches = self._matches(draft, name, declared)
             if not matches and not self.is_unsettled(name):
-                draft.report(at, f"no stage is called '{name}'{nearest(name, self.drafts)}")
+                draft.report(at, f"no stage is called '{name}'{self._instead(name)}")
             for match in matches:
                 self._check_kind(draft, key, declared, self.drafts[match], at)
             found += matches
         return found
+
+    def _instead(self, name: str) -> str:
+        if name in self.before_first:
+            return ": round 1 has none before it; say below `first` where it starts"
+        return nearest(name, self.drafts)
 
     def _matches(self, draft: Draft, name: str, declared: Input | None) -> list[str]:
         if declared and declared.many and "*" in name:
@@ -134,8 +141,8 @@ class Wiring:
             return
         draft.report(
             at,
-            f"input '{key}' of '{draft.name}' takes a {declared.wanted()}, "
-            f"but '{giver.name}' ({giver.type.name}) makes a {giver.type.output.name}"
+            f"input '{key}' of '{draft.name}' takes {declared.wanted()}, "
+            f"but '{giver.name}' ({giver.type.name}) makes {giver.type.output.name}"
             + self._makers(draft, declared),
         )
 

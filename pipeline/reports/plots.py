@@ -107,6 +107,7 @@ def gradients(
         lower.set_ylabel("mean cosine with\nthe positive's gradient")
         lower.set_xlabel("rank of the negative")
         lower.set_xlim(left=0)
+        lower.locator_params(axis="x", integer=True)
         legend_below(figure, upper, columns=3)
 
     return picture(name, caption, 6.5, draw)
@@ -156,6 +157,7 @@ def _query(axes: Axes, panel: Panel) -> None:
         axes.axvline(rank, color=colour, linestyle="--", linewidth=1.2)
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
+    axes.locator_params(axis="x", integer=True)
 
 
 def shares(name: str, caption: str, bars: Sequence[Bar]) -> Picture:
@@ -209,6 +211,7 @@ def quality(name: str, caption: str, lines: Sequence[Line], x_label: str, measur
             )
         axes.set_xlabel(x_label)
         axes.set_ylabel(measure)
+        _whole_numbers(axes)
         if len(lines) > 1:
             legend_below(figure, axes, columns=3)
 
@@ -230,9 +233,17 @@ def journals(name: str, caption: str, losses: Sequence[Line], norms: Sequence[Li
             axes.set_ylim(bottom=0)
             axes.set_xlim(left=0)
         both[1].set_xlabel("step")
+        _whole_numbers(both[1])
         legend_below(figure, max(both, key=_series), columns=3)
 
     return picture(name, caption, 5.5 + 0.2 * (max(len(losses), len(norms)) // 3), draw)
+
+
+def _whole_numbers(axes: Axes) -> None:
+    """No ticks between whole numbers where only these are drawn: there is no step 1.25."""
+    drawn = [np.asarray(line.get_xdata(), float) for line in axes.get_lines()]
+    if all((x == np.round(x)).all() for x in drawn):
+        axes.locator_params(axis="x", integer=True)
 
 
 def _series(axes: Axes) -> int:

@@ -85,7 +85,9 @@ def curve(number: int, found: Mapping[str, Any]) -> Section:
             for point in points
         ]
     measured = f"{found['measure']} on {found['split']}"
-    caption = f"{measured} against {found['x_label']}; bars are the deviation over seeds."
+    caption = f"{measured} against {found['x_label']}"
+    spread_shown = any(line.deviation is not None for line in lines)
+    caption += "; bars are the deviation over seeds." if spread_shown else "."
     picture = plots.quality(f"curve-{number}", caption, lines, found["x_label"], measured)
     header = ["series", found["x_label"], "system", found["measure"], "seeds"]
     return Section(found["title"], (), [picture], [Table("The points", header, rows)])

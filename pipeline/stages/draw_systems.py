@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from pipeline.dag.contract import Inputs
+from pipeline.dag.contract import Inputs, Mismatch
 from pipeline.methods.answers import matching
 from pipeline.methods.draws import ranks_by_score, ranks_of_positives
 from pipeline.methods.filters import KnownPairs
@@ -130,7 +130,7 @@ def judged(inputs: Inputs, judge: str, systems: Sequence[System]) -> tuple[list[
     """The systems with the queries that all of them have and that can be judged, and the judge.
 
     Raises:
-        ValueError: there are no such queries.
+        Mismatch: there are no such queries.
     """
     dataset, tokens = inputs["dataset"], inputs["tokens"]
     common = np.array(sorted(set.intersection(*(system.queries for system in systems))), np.int64)
@@ -144,10 +144,13 @@ def judged(inputs: Inputs, judge: str, systems: Sequence[System]) -> tuple[list[
         judgements = Judgements.read(dataset)
         able, needs = np.array(list(judgements.answers), np.int32), "answers"
         false = _with_answer(_unlabelled(systems, inputs), judgements)
-        advice = "choose `judge: hidden_qrels`"
+        advice = (
+            "choose `judge: hidden_qrels`, for which `ingest` needs the parameter "
+            "`training_positives`"
+        )
     queries = np.intersect1d(common, able)
     if not len(queries):
-        raise ValueError(f"no query that all systems have comes with {needs}: {advice}")
+        raise Mismatch(f"no query that all systems have comes with {needs}: {advice}")
     found = Judge(len(common), queries, false, needs)
     return [system.of(queries) for system in systems], found
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.artifacts.kinds import RETRIEVER
-from pipeline.dag.contract import Outcome
+from pipeline.dag.contract import Mismatch, Outcome
 from pipeline.stages import lineage
 
 if TYPE_CHECKING:
@@ -74,11 +74,11 @@ def check_vectors(vectors: Artifact, retriever: Artifact, **others: Artifact) ->
     """Check that vectors are those of a retriever, and of these other inputs of `encode`.
 
     Raises:
-        ValueError: they were made by another one, or from others.
+        Mismatch: they were made by another one, or from others.
     """
     for name, wanted in {"retriever": retriever, **others}.items():
         if lineage.input_key(vectors, name) != wanted.key:
-            raise ValueError(
+            raise Mismatch(
                 f"the {vectors.kind_name} {vectors} are not made with the {wanted.kind_name} "
                 f"{wanted}: wire as `embeddings` a stage `encode` whose `retriever` is the one "
                 "that is wired as `base` here, with the same tokens and dataset"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.dag.contract import Inputs
+from pipeline.dag.contract import Inputs, Mismatch
 from pipeline.methods import samplers
 from pipeline.methods.filters import KnownPairs
 from pipeline.methods.gradient_statistics import coefficients
@@ -60,7 +60,7 @@ class GradientStudy:
         """From the stage's inputs; the same wherever it is read.
 
         Raises:
-            ValueError: hardly any query has enough negatives, or the corpus too few passages.
+            Mismatch: hardly any query has enough negatives, or the corpus too few passages.
         """
         known = tables.never_negative(inputs["dataset"], inputs["tokens"])
         chosen = _Chosen.read(inputs, params, known, seed)
@@ -143,7 +143,7 @@ class _Chosen:
         found = found.keep(~known.among(found))
         enough = np.flatnonzero(found.lengths >= params.depth)
         if len(enough) < 2:
-            raise ValueError(
+            raise Mismatch(
                 f"{len(enough)} of {len(queries)} queries of split '{params.split}' have a "
                 f"positive and {params.depth} candidates beside their known positives: search "
                 "deeper, or give `depth` less"
@@ -181,7 +181,7 @@ def _random(
     own = KnownPairs.of((np.repeat(queries, ranked.shape[1]), ranked.ravel()))
     random = samplers.corpus(queries, n, passages, known | own, seed)
     if (random.lengths < n).any():
-        raise ValueError(
+        raise Mismatch(
             f"beside the {ranked.shape[1]} negatives of a query the corpus of {passages} passages "
             f"has no {n} others: give `depth` or `random_negatives` less"
         )

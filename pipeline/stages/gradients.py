@@ -15,7 +15,7 @@ from pipeline.artifacts.kinds import (
     RETRIEVER,
     TOKENS,
 )
-from pipeline.dag.contract import Context, Inputs, Outcome, Params, stage
+from pipeline.dag.contract import Context, Inputs, Mismatch, Outcome, Params, stage
 from pipeline.sources.records import LabelledSplit
 
 if TYPE_CHECKING:
@@ -129,13 +129,13 @@ def _on_short_lists(dropped: Mapping[str, int], params: GradientsParams) -> list
 
 
 def _refuse_other_retrievers(inputs: Inputs) -> None:
-    """Raise ValueError where vectors or candidates are known to be another retriever's."""
+    """Raise Mismatch where vectors or candidates are known to be another retriever's."""
     from pipeline.stages import lineage
 
     own = inputs["retriever"].key
     for name in ("embeddings", "candidates"):
         if lineage.retriever_key(inputs[name]) not in (own, None):
-            raise ValueError(
+            raise Mismatch(
                 f"the {name} {inputs[name]} are not those of the retriever "
                 f"{inputs['retriever']}: wire what `encode` and `mine` made from it"
             )

@@ -63,6 +63,15 @@ class HybridParams(Params):
         found = []
         if self.undenoised + self.denoised == 0:
             found.append("`undenoised` and `denoised` are both 0: there would be no lists")
+        shallow = [("depth", self.depth)] if self.undenoised else []
+        if self.denoised:
+            shallow.append(("denoised_depth", self.denoised_depth or self.depth))
+        found += [
+            f"{name} {depth} has fewer ranks than a list has negatives, {self.num_negatives}: no "
+            "query would get one"
+            for name, depth in shallow
+            if depth < self.num_negatives
+        ]
         if self.denoised and self.negative_below > self.positive_above:
             found.append(
                 f"negative_below {self.negative_below} lies above "

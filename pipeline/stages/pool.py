@@ -72,6 +72,8 @@ def pool(inputs: Inputs, params: PoolParams, writer: ArtifactWriter, context: Co
     }
     metrics = pool_report.merged([info["measured"] for info in infos])
     warnings = pool_report.cautions(metrics, params.sampler.name)
+    if not kept:
+        warnings.append("no query has a pool: nothing can be trained on this")
     if params.filters.ranker_below is not None:
         warnings += cautions.on_probabilities(inputs)
     return Outcome(

@@ -157,4 +157,9 @@ class PoolParams(Params):
             found.append(unused_input("calibration", "without `ranker_below` no ranker is asked"))
         if self.filters.first_rank > self.depth:
             found.append(f"first_rank {self.filters.first_rank} lies beyond depth {self.depth}")
+        elif self.depth - self.filters.first_rank + 1 < self.num_negatives:
+            found.append(
+                f"ranks {self.filters.first_rank} to {self.depth} are fewer than num_negatives "
+                f"{self.num_negatives}: every pool would be starved"
+            )
         return found

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from pipeline.artifacts.kinds import CALIBRATION, DATASET, SCORED_CANDIDATES, TRAINING_LISTS
-from pipeline.dag.contract import Context, Input, Inputs, Outcome, Params, Resources, stage
+from pipeline.dag.contract import (
+    Context,
+    Input,
+    Inputs,
+    Mismatch,
+    Outcome,
+    Params,
+    Resources,
+    stage,
+)
 
 if TYPE_CHECKING:
     from pipeline.artifacts.writer import ArtifactWriter
@@ -121,7 +130,7 @@ def _refuse_without_positives(inputs: Inputs) -> None:
 
     for scored in inputs.many("candidates"):
         if "train" in lineage.positives_removed(scored):
-            raise ValueError(
+            raise Mismatch(
                 f"{scored}: `mine` took the training queries' positives out of these candidates, "
                 "so that the ranker could only choose others: give it `remove_positives: []` in a "
                 "search of its own, or leave `train` out of `splits`"

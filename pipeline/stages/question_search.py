@@ -90,6 +90,13 @@ class Results:
         (key,) = artifact.manifest.key_inputs["inputs"][name]
         return Artifact.open(self._store, self._pipeline[giver].type.name, key)
 
+    def tokens_of(self, trained: Stage, model: Artifact) -> Artifact:
+        """What a model was trained on: one of a joint training names only the training."""
+        if "joint" in trained.inputs:
+            model = self.input_of(trained, model, "joint")
+            trained = self._pipeline[trained.inputs["joint"][0]]
+        return self.input_of(trained, model, "tokens")
+
     def embeddings(self, retriever: str | None) -> Stage:
         """The encode stage of the named retriever, or the last one that has run."""
         encoders = [s for s in self._pipeline.stages if s.type.output.serves_as(EMBEDDINGS)]
@@ -156,7 +163,7 @@ class QuestionSearch:
         ):
             trainer = results.ranker(ranker)
             self._ranker = results.of(trainer)
-            self._ranker_tokens = results.input_of(trainer, self._ranker, "tokens")
+            self._ranker_tokens = results.tokens_of(trainer, self._ranker)
             self.ranker_name = trainer.name
 
     def search(self, question: str, depth: int = 50) -> Found:

@@ -13,7 +13,7 @@ from pipeline.artifacts.kinds import CANDIDATES, EMBEDDINGS, NEGATIVE_POOLS, RET
 from pipeline.artifacts.manifest import Manifest, directory_of, read_manifest
 from pipeline.artifacts.reader import Artifact
 from pipeline.artifacts.writer import ArtifactWriter
-from pipeline.dag.contract import Context, Inputs, Resources
+from pipeline.dag.contract import Context, Inputs, Mismatch, Resources
 from pipeline.stages.encode import EncodeParams
 from pipeline.stages.mine import MineParams
 from pipeline.stages.pool_params import PoolParams
@@ -57,24 +57,24 @@ class Making:
         """Read it from the manifests of the wired pools and of what they were made from.
 
         Raises:
-            ValueError: they were not made by `encode`, `mine` and `pool` from the inputs of the
+            Mismatch: they were not made by `encode`, `mine` and `pool` from the inputs of the
                 training that is to make more.
         """
         made = pools.manifest
         if made.stage != "pool":
-            raise ValueError(f"{pools} cannot be made anew: `{made.stage}` made them, not `pool`")
+            raise Mismatch(f"{pools} cannot be made anew: `{made.stage}` made them, not `pool`")
         mined = _made_by(pools, made, "candidates", "mine")
         encoded = _made_by(pools, mined, "embeddings", "encode")
         for manifest in (made, mined, encoded):
             for name, keys in manifest.key_inputs["inputs"].items():
                 if name in ("dataset", "tokens") and keys != [inputs[name].key]:
-                    raise ValueError(
+                    raise Mismatch(
                         f"{pools} cannot be made anew: their {manifest.stage} has read another "
                         f"input `{name}` than this training. Wire both to the same stage"
                     )
         own = made.key_inputs["inputs"].get("embeddings", [])
         if own not in ([], mined.key_inputs["inputs"]["embeddings"]):
-            raise ValueError(
+            raise Mismatch(
                 f"{pools} cannot be made anew: their scores are from other embeddings than their "
                 "candidates. Wire the embeddings that `mine` has searched"
             )
@@ -97,11 +97,11 @@ def _made_by(pools: Artifact, made: Manifest, name: str, stage: str) -> Manifest
     try:
         found = made_from(pools.store, made, name)
     except (UnknownOrigin, KeyError) as error:
-        raise ValueError(f"{pools} cannot be made anew: {error}") from error
+        raise Mismatch(f"{pools} cannot be made anew: {error}") from error
     count = len(made.key_inputs["inputs"][name])
     if count != 1 or found.stage != stage:
         by = f"by `{found.stage}`" if count == 1 else f"by {count} stages"
-        raise ValueError(
+        raise Mismatch(
             f"{pools} cannot be made anew: the {name} of their {made.stage} were made {by}. Wire "
             "pools of the candidates that one `mine` has found in the vectors of one `encode`"
         )
@@ -148,11 +148,11 @@ class PoolRefresher:
         """For a training with these inputs, about to start.
 
         Raises:
-            ValueError: none or several of its lists are pools, or they cannot be made anew.
+            Mismatch: none or several of its lists are pools, or they cannot be made anew.
         """
         pools = [each for each in inputs.many("lists") if each.kind_name == NEGATIVE_POOLS.name]
         if len(pools) != 1:
-            raise ValueError(
+            raise Mismatch(
                 f"`refresh` makes pools anew, and {len(pools) or 'none'} are wired to `lists`: "
                 "wire exactly one stage `pool`"
             )

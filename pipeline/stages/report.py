@@ -134,7 +134,7 @@ def report(
         counts={"figures": figures, "tables": tables},
         report=(
             f"{params.title}: {figures} figures and {tables} tables in report-*.html below "
-            f"{writer.directory}"
+            f"{writer.directory} in the artifact root"
         ),
     )
 

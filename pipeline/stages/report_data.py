@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.artifacts.kinds import DRAW_STUDY, GRADIENT_STUDY
 from pipeline.artifacts.manifest import Manifest
 from pipeline.artifacts.reader import Artifact
-from pipeline.dag.contract import Inputs
+from pipeline.dag.contract import Inputs, Mismatch
 from pipeline.reports import sections
 from pipeline.reports.journals import Journal
 from pipeline.reports.page import Section
@@ -61,7 +61,8 @@ class ReportData:
         """From the stage's inputs.
 
         Raises:
-            ValueError: a curve names what was not evaluated, or a model was not trained.
+            Mismatch: a curve names what was not evaluated, `shown` nothing that was measured, or a
+                model was not trained.
         """
         wired = {
             slot: dict(zip(getattr(params.names, slot), inputs.many(slot), strict=True))
@@ -71,6 +72,7 @@ class ReportData:
             name: artifact.document("metrics.json")["splits"]
             for name, artifact in wired["evaluations"].items()
         }
+        _refuse_unmeasured(params.shown, evaluations)
         return cls(
             {
                 slot: {name: artifact.directory for name, artifact in named.items()}
@@ -154,32 +156,44 @@ def _measured(
     known = {name for systems in of_split for name in systems}
     where = f"curve '{curve.title}'"
     if system not in known:
-        raise ValueError(
+        raise Mismatch(
             f"{where}: no system '{system}' was evaluated on {curve.split}: there are "
             f"{', '.join(sorted(known)) or 'none'}"
         )
     found = [systems[system] for systems in of_split if system in systems]
     values: list[Mapping[str, Any]] = [one[curve.measure] for one in found if curve.measure in one]
     if not values:
-        raise ValueError(
+        raise Mismatch(
             f"{where}: '{system}' has no {curve.measure} on {curve.split}: there are "
             f"{', '.join(found[0])}"
         )
     if any(one != values[0] for one in values):
-        raise ValueError(
+        raise Mismatch(
             f"{where}: '{system}' stands in several evaluations with unlike values: name systems "
             "differently"
         )
     return values[0]
 
 
+def _refuse_unmeasured(shown: Sequence[str], evaluations: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise Mismatch where the tables of an evaluation would have no column."""
+    for name, splits in evaluations.items():
+        systems = [values for split in splits.values() for values in split["systems"].values()]
+        measured = list(dict.fromkeys(measure for values in systems for measure in values))
+        if measured and not set(shown) & set(measured):
+            raise Mismatch(
+                f"evaluation '{name}' has nothing of `shown`, {', '.join(shown)}: there are "
+                f"{', '.join(measured)}"
+            )
+
+
 def _journal(name: str, artifact: Artifact) -> Journal:
     if not artifact.has(_JOURNAL):
-        raise ValueError(f"{artifact} has no {_JOURNAL}: wire to `trainings` what was trained")
+        raise Mismatch(f"{artifact} has no {_JOURNAL}: wire to `trainings` what was trained")
     steps = [json.loads(line) for line in artifact.text(_JOURNAL).splitlines()]
     made = _training(artifact)
     batch = int(made.key_inputs["params"]["global_batch_size"])
-    return Journal(name, steps, batch, made.outcome.get("device", "-"))
+    return Journal(name, steps, batch, made.run.get("device") or "-")
 
 
 def _training(artifact: Artifact) -> Manifest:
@@ -187,4 +201,4 @@ def _training(artifact: Artifact) -> Manifest:
     for made in lineage.models_behind(artifact, "retriever"):
         if "global_batch_size" in made.key_inputs.get("params", {}):
             return made
-    raise ValueError(f"{artifact}: nothing is known of its training")
+    raise Mismatch(f"{artifact}: nothing is known of its training")

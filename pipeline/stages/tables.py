@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.artifacts.reader import Artifact, Shard
-from pipeline.dag.contract import Inputs
+from pipeline.dag.contract import Inputs, Mismatch
 from pipeline.methods.filters import KnownPairs
 from pipeline.methods.lists import PassageLists
 from pipeline.methods.metrics import Qrels
@@ -23,20 +23,26 @@ from pipeline.text.store import TokenStore
 from pipeline.text.template import InputTemplate
 
 TEMPLATE = "template.json"
+# What can be done without the queries of a split.
+_INSTEAD = {
+    "unlabelled": "; name files of such queries in `source`, or extend "
+    "recipes/without_unlabelled.yaml, which does without",
+    "train": "; training needs judgements of that split: name them so in `source`",
+}
 
 
 def queries_of(dataset: Artifact, splits: Sequence[str]) -> npt.NDArray[np.int64]:
     """The query indices of the given splits, ascending.
 
     Raises:
-        ValueError: a split has no queries.
+        Mismatch: a split has no queries.
     """
     found = dataset.read("queries", ["split"])["split"].to_numpy(zero_copy_only=False)
     for split in splits:
         if split not in found:
-            raise ValueError(
+            raise Mismatch(
                 f"the dataset has no queries of split '{split}': it has "
-                f"{', '.join(sorted(set(found)))}"
+                f"{', '.join(sorted(set(found)))}{_INSTEAD.get(split, '')}"
             )
     return np.flatnonzero(np.isin(found, list(splits)))
 
@@ -196,11 +202,11 @@ class Candidates:
 
 
 def refuse_repeated_queries(candidates: Sequence[Artifact]) -> None:
-    """Raise ValueError where a query has candidates in more than one of the artifacts."""
+    """Raise Mismatch where a query has candidates in more than one of the artifacts."""
     found = pa.concat_tables(each.read("candidates", ["query_index"]) for each in candidates)
     queries, counts = np.unique(found["query_index"].to_numpy(), return_counts=True)
     if (counts > 1).any():
-        raise ValueError(
+        raise Mismatch(
             f"{(counts > 1).sum()} queries (query index {queries[counts > 1][0]} is the first) "
             f"have candidates in more than one of {', '.join(map(str, candidates))}: wire those "
             "of each split once"
@@ -222,12 +228,14 @@ def probabilities(candidates: Candidates, calibration: Artifact | None) -> npt.N
     """The ranker's P(1) for each candidate, calibrated where a Calibration is given; NaN unscored.
 
     Raises:
-        ValueError: no ranker has scored the candidates.
+        Mismatch: no ranker has scored the candidates.
     """
     from pipeline.methods.calibration import Calibration
 
     if candidates.ranker_scores is None:
-        raise ValueError("the candidates carry no ranker scores")
+        raise Mismatch(
+            "the candidates carry no ranker scores: wire what a stage `score` has made of them"
+        )
     platt = Calibration()
     if calibration is not None:
         fitted = calibration.document("calibration.json")
@@ -365,7 +373,7 @@ def query_vectors(
     """Vectors [Q, width] of the given queries, reading only the shards that hold some of them.
 
     Raises:
-        ValueError: some were not encoded.
+        Mismatch: some were not encoded.
     """
     wanted = np.asarray(query_indices)
     found, parts = [], []
@@ -380,7 +388,7 @@ def query_vectors(
         parts.append(vectors(table)[rows])
     indices = np.concatenate(found) if found else np.empty(0, np.int32)
     if len(indices) != len(wanted):
-        raise ValueError(
+        raise Mismatch(
             f"{embeddings} holds vectors of {len(indices)} of {len(wanted)} wanted queries: give "
             "the encode stage their splits"
         )

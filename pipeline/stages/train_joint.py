@@ -136,6 +136,8 @@ class TrainJointParams(TrainParams):
             found.append("in the retriever's turn no gradient reaches the ranker: teacher_gradient")
         if self.reward == "none" and self.divergence_weight + self.contrastive_weight == 0:
             found.append("the retriever learns nothing: all weights are 0")
+        if self.reward == "none" and self.reward_weight != 1:
+            found.append(f"there is no reward: reward_weight {self.reward_weight} is not used")
         if self.distillation == "margin_mse":
             given = [name for name in ("direction", "reduction") if getattr(self, name) is not None]
             found += [f"`{name}` is of the divergence: margin_mse has none" for name in given]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.artifacts.kinds import NEGATIVE_POOLS
-from pipeline.dag.contract import Context, Inputs, Outcome, Progress
+from pipeline.dag.contract import Context, Inputs, Mismatch, Outcome, Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,6 +40,10 @@ class Prepared(Protocol):
     @property
     def plan(self) -> TrainingPlan:
         """How it is trained."""
+
+    @property
+    def rows(self) -> Sized:
+        """What it is trained on."""
 
     @property
     def starts(self) -> Mapping[str, Artifact]:
@@ -126,7 +130,7 @@ class TrainingRun:
         for name in objective.models:
             start = self.prepared.starts[name]
             if not start.has("moments"):
-                raise ValueError(
+                raise Mismatch(
                     f"part {number} goes on from the part before, and {start} is none: wire the "
                     f"{name} of part {number - 1}"
                 )
@@ -164,9 +168,15 @@ def run_training(
     context: Context,
     refresher: PoolRefresher | None = None,
 ) -> Outcome:
-    """Launch the training of a stage and report on it."""
+    """Launch the training of a stage and report on it.
+
+    Raises:
+        TooFewRows: they make no batch.
+    """
     from pipeline.distributed.training import launch
 
+    # Workers would be started, and restarted, only to find this.
+    prepared.plan.batches(len(prepared.rows))
     facts = launch(
         TrainingRun(prepared, precision, writer, refresher),
         context.resources,
@@ -213,7 +223,7 @@ def read_rows(
         whole: a list is one row: one with more negatives is an error, instead of several rows.
 
     Raises:
-        ValueError: a list that should be whole would be cut.
+        Mismatch: a list that should be whole would be cut.
     """
     from pipeline.stages import tables
     from pipeline.training.drawn_rows import DrawnRows, JoinedRows
@@ -244,7 +254,7 @@ def _refuse_longer(lists: pa.Table, num_negatives: int) -> None:
 
     longest = pc.max(pc.list_value_length(lists["negatives"])).as_py() or 0
     if longest > num_negatives:
-        raise ValueError(
+        raise Mismatch(
             f"there are lists with {longest} negatives, and num_negatives is {num_negatives}: a "
             "list is never divided, so give both stages the same number"
         )
@@ -254,14 +264,14 @@ def read_pairs(inputs: Inputs) -> tuple[TrainingPairs, Lists]:
     """All lists of the input `lists` as single pairs.
 
     Raises:
-        ValueError: pools are wired, from which only lists can be drawn.
+        Mismatch: pools are wired, from which only lists can be drawn.
     """
     from pipeline.training.rows import TrainingPairs
 
     wired = inputs.many("lists")
     for each in wired:
         if each.kind_name == NEGATIVE_POOLS.name:
-            raise ValueError(f"{each} holds pools: they give lists, so choose `loss: listwise`")
+            raise Mismatch(f"{each} holds pools: they give lists, so choose `loss: listwise`")
     lists = _written_lists(wired)
     pairs = TrainingPairs.from_lists(lists)
     return pairs, Lists(lists.num_rows, {})

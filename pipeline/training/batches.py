@@ -39,6 +39,10 @@ def _permutation(rows: int, seed: int, epoch: int) -> IntArray:
     return np.random.default_rng([seed, epoch]).permutation(rows).astype(np.int64, copy=False)
 
 
+class TooFewRows(ValueError):
+    """They do not fill one global batch."""
+
+
 @dataclass(frozen=True)
 class Batches:
     """Global batches of a seeded permutation per epoch, cut into one contiguous share per rank.
@@ -54,7 +58,7 @@ class Batches:
         max_steps: number of steps that takes the place of `num_train_epochs`, or None.
 
     Raises:
-        ValueError: there are fewer rows than one global batch.
+        TooFewRows: there are fewer rows than one global batch.
     """
 
     rows: int
@@ -68,8 +72,13 @@ class Batches:
             raise ValueError(
                 f"global_batch_size is {self.global_batch_size}; it must be at least 1"
             )
+        if not self.rows:
+            raise TooFewRows(
+                "there are no training rows: the last lines of the stages that made the lists say "
+                "what they have dropped, and why"
+            )
         if self.rows < self.global_batch_size:
-            raise ValueError(
+            raise TooFewRows(
                 f"{self.rows} training rows are fewer than one global batch of "
                 f"{self.global_batch_size}: lower global_batch_size to {self.rows} or less, or "
                 "give more training lists"

@@ -48,13 +48,13 @@ def test_every_mistake_is_reported_at_once_with_its_line(mistakes):
         ("5:16:", "unknown stage type 'scal' (did you mean 'scale'?)"),
         ("6:42:", "no stage is called 'dta' (did you mean 'data'?)"),
         ("6:48:", "unknown key 'param' in 'right' (did you mean 'params'?)"),
-        ("7:42:", "takes a Numbers, but 'sum' (total) makes a Total; made by data, right"),
+        ("7:42:", "takes Numbers, but 'sum' (total) makes Total; made by data, right"),
         ("8:53:", "stage type 'total' has no input 'ofset' (did you mean 'offset'?)"),
         ("13:15:", "'factor': factor must be at least 1, got 0"),
         ("14:13:", "(did you mean 'times'?)"),
         ("15:13:", "'fail': input should be a valid boolean, got 1"),
         ("16:17:", "unknown key 'wrokers' (did you mean 'workers'?)"),
-        ("17:3:", "needs input 'numbers', a Numbers; made by data, right"),
+        ("17:3:", "needs input 'numbers', Numbers; made by data, right"),
     ]
     assert len(found) == len(expected), "\n".join(found)
     for line, (place, message) in zip(found, expected, strict=True):
@@ -265,6 +265,26 @@ def test_several_files_are_extended_one_after_the_other(tmp_path):
         read_pipeline(file, toys.registry())
 
 
+def test_a_file_that_several_extend_is_merged_once(tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "stages:\n"
+        "  data: {uses: numbers, params: {count: 4}}\n"
+        "  spare: {uses: scale, inputs: {numbers: data}}\n"
+    )
+    (tmp_path / "mine.yaml").write_text(
+        "extends: base.yaml\nstages:\n  data: {params: {count: 7}}\n  spare: null\n"
+    )
+    (tmp_path / "method.yaml").write_text(
+        "extends: base.yaml\nstages:\n  more: {uses: scale, inputs: {numbers: data}}\n"
+    )
+    file = tmp_path / "both.yaml"
+    for order in ("mine.yaml, method.yaml", "method.yaml, mine.yaml", "base.yaml, mine.yaml"):
+        file.write_text(f"extends: [{order}]\n")
+        pipeline = read_pipeline(file, toys.registry())
+        assert pipeline["data"].params.count == 7
+        assert pipeline.names == ["data", *(["more"] if "method" in order else [])]
+
+
 def test_another_source_format_starts_afresh(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(
@@ -346,6 +366,12 @@ def test_rounds_unroll(tmp_path):
     assert read(tmp_path, ROUNDS, "repeat.rounds=1").names == ["data", "start", "x_1"]
     chosen = read(tmp_path, ROUNDS, "stages.x_2.params.factor=9")
     assert chosen["x_2"].params.factor == 9 and chosen["x_3"].params.factor == 3
+
+
+def test_round_1_has_to_be_told_where_it_starts(mistakes):
+    assert ROUNDS.count("  first:\n") == 1
+    (line,) = mistakes(ROUNDS.partition("  first:\n")[0])
+    assert line.endswith("'x_0': round 1 has none before it; say below `first` where it starts")
 
 
 def test_seeds_unroll_and_wildcards_gather_them(tmp_path):

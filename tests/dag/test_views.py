@@ -171,12 +171,17 @@ def test_a_stage_ends_with_its_rows_what_it_measured_and_its_warnings():
         "unit": "queries",
         "dropped": {"too short": 60, "too long": 40},
         "counts": {"filled": 3, "missing": 0},
-        "metrics": {"gold_below": 0.108, "share_below_by_rank": {"1-5": 0.3, "6-10": 1.0}},
+        "metrics": {
+            "gold_below": 0.108,
+            "share_below_by_rank": {"1-5": 0.3, "6-10": 1.0, "deeper": {"50": 0.5}},
+        },
         "warnings": ["take care"],
     }
     assert outcome_lines("lists", outcome, 75.0) == [
         "lists: done in 1 min 15 s: 1,200 queries in, 1,100 out, "
         "100 dropped (60 too short, 40 too long), filled 3",
-        "lists: gold_below 0.108, share_below_by_rank 1-5 0.3, share_below_by_rank 6-10 1",
+        "lists: gold_below 0.108",
+        "lists: share_below_by_rank 1-5: 0.3, 6-10: 1",
+        "lists: share_below_by_rank deeper 50: 0.5",
         "lists: warning: take care",
     ]

@@ -14,26 +14,31 @@ from pipeline.stages import registry
 
 PROJECT = Path(__file__).parents[2]
 PAGE = (PROJECT / "docs" / "compose.md").read_text(encoding="utf-8")
-(EXAMPLE,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+EXAMPLES = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture
-def file(tmp_path):
+def written(example, tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text(EXAMPLE.replace("extends: pipeline.yaml", f"extends: {PROJECT}/pipeline.yaml"))
+    file.write_text(example.replace("extends: ", f"extends: {PROJECT}/"))
     return file
 
 
-def test_the_example_is_planned(file, tmp_path, capsys):
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: yaml.safe_load(text)["name"])
+def test_the_examples_are_planned(example, tmp_path, capsys):
+    file = written(example, tmp_path)
     options = Options(verb="plan", file=str(file), root=str(tmp_path / "root"))
     assert execute(options, registry()) == 0
     out = capsys.readouterr().out
-    for stage in yaml.safe_load(EXAMPLE)["stages"]:
-        assert re.search(rf"^{stage} .* to run ", out, re.MULTILINE)
+    described = yaml.safe_load(example)
+    for stage in described.get("stages") or described["repeat"]["stages"]:
+        name = stage.replace("{round}", "1")
+        assert re.search(rf"^{name} .* to run ", out, re.MULTILINE)
 
 
-def test_the_example_leaves_the_default_run_as_it_is(file):
-    own = {stage.name: stage for stage in read_pipeline(file, registry()).stages}
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: yaml.safe_load(text)["name"])
+def test_the_examples_leave_the_default_run_as_it_is(example, tmp_path):
+    pipeline = read_pipeline(written(example, tmp_path), registry())
+    own = {stage.name: stage for stage in pipeline.stages}
     for stage in read_pipeline(PROJECT / "pipeline.yaml", registry()).stages:
         if stage.name != "evaluation":
             assert (own[stage.name].params, own[stage.name].inputs) == (stage.params, stage.inputs)

@@ -71,7 +71,7 @@ def write_world(folder: Path) -> Path:
 def run(file: Path, until: str) -> int:
     options = Options(
         file=str(file),
-        selection=Selection(until=[until]),
+        selection=Selection(until=until.split(",")),
         settings=("stages.*.resources.workers=0",),
     )
     return execute(options, registry())
@@ -132,6 +132,23 @@ def test_the_last_retriever_with_vectors_and_the_last_ranker_are_taken(world):
     search = QuestionSearch(pipeline, Store(pipeline.root))
     # `second` is not trained yet.
     assert (search.retriever_name, search.ranker_name) == ("first", "ranker")
+
+
+def test_a_ranker_of_a_joint_training_reads_that_trainings_tokens(world, monkeypatch):
+    monkeypatch.setenv("ROCKETQA_RAY_CACHE", str(world.parent / "cache"))
+    file = world.parent / "joint.yaml"
+    file.write_text(
+        "extends: tiny.yaml\nstages:\n"
+        "  joint: {uses: train_joint,\n"
+        "    inputs: {retriever: first, ranker: ranker, tokens: tokens, lists: lists},\n"
+        "    params: {num_negatives: 1, max_steps: 1, global_batch_size: 4, precision: float32}}\n"
+        "  joint_ranker: {uses: joint_ranker, inputs: {joint: joint}}\n"
+    )
+    assert run(file, "first_vectors,joint_ranker") == 0
+    pipeline = read_pipeline(file, registry())
+    search = QuestionSearch(pipeline, Store(pipeline.root))
+    assert search.ranker_name == "joint_ranker"
+    assert len(search.search("which bridges are old?", depth=3).reranked) == 3
 
 
 def test_prints_both_rankings(world, job, capsys):

@@ -38,6 +38,25 @@ def test_every_file_is_right_and_its_stages_are_measured(file):
     assert pipeline.above(stage.name for stage in measured)
 
 
+@pytest.mark.parametrize(
+    ("start", "method"),
+    [("recipes/without_unlabelled", name) for name in ("ance", "ar2", "adore")]
+    + [("pipeline", name) for name in ("pair", "rocketqav2", "simans_rocketqa")],
+)
+def test_recipes_run_on_other_data(start, method, tmp_path):
+    mine, both = tmp_path / "mine.yaml", tmp_path / "both.yaml"
+    source = "{format: beir, path: here}"
+    mine.write_text(
+        f"extends: {PROJECT / start}.yaml\nstages: {{data: {{params: {{source: {source}}}}}}}\n"
+    )
+    both.write_text(f"extends: [mine.yaml, {PROJECT / 'recipes' / method}.yaml]\n")
+    pipeline = read_pipeline(both, registry())
+    assert pipeline["data"].params.source.format == "beir"
+    assert pipeline["evaluation"].params == recipe(method)["evaluation"].params
+    labelled = ["lists_2"] if start == "pipeline" else []
+    assert [stage.name for stage in of_type(pipeline, "pseudo_label")][:1] == labelled
+
+
 def test_names_are_unique():
     names = [read_pipeline(file, registry()).name for file in FILES]
     assert len(set(names)) == len(names)

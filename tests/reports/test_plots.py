@@ -126,6 +126,25 @@ def test_every_line_is_in_the_legend_whatever_its_name(figures) -> None:
     assert told == [" _private", "a" * 39 + "…", "two lines of words", "x " * 19 + "x…", "问题"]
 
 
+@pytest.mark.parametrize(("numbers", "whole"), [([0, 1, 2], True), ([0, 0.5, 2], False)])
+def test_whole_numbers_have_no_ticks_between_them(figures, numbers, whole) -> None:
+    x = np.array(numbers, float)
+    plots.quality("q", "c", [Line("a", x, x)], "round", "y")
+    (axes,) = figures[0].axes
+    ticks = axes.get_xticks()
+    assert bool((ticks == np.round(ticks)).all()) is whole
+
+
+def test_ranks_are_whole(figures) -> None:
+    plots.gradients("g", "c", ranks(20), 1.2)
+    x = np.array([1, 2, 3])
+    plots.probabilities("p", "c", [Panel("few", [Line("one", x, x / 6)], {"one": 2})])
+    for figure in figures:
+        for axes in figure.axes:
+            ticks = axes.get_xticks()
+            assert (ticks == np.round(ticks)).all()
+
+
 def test_long_lines_are_means_of_blocks() -> None:
     line = Line("a", np.arange(1, 8), np.array([1.0, 3.0, 5.0, 7.0, 2.0, 4.0, 9.0]))
     short = plots.blocks(line, most=4)

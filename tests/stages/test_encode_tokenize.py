@@ -10,6 +10,7 @@ from transformers import AutoModel, AutoTokenizer, ErnieConfig, ErnieModel
 from pipeline.artifacts.keys import digest
 from pipeline.artifacts.kinds import EMBEDDINGS
 from pipeline.artifacts.writer import ArtifactWriter
+from pipeline.dag.contract import Mismatch
 from pipeline.models.base import BaseModelError
 from pipeline.models.base_folder import ScratchSizes, write_scratch
 from pipeline.stages import exports, tables
@@ -175,6 +176,9 @@ def test_only_the_wanted_splits_are_encoded(tiny):
         tables.query_vectors(some, tables.queries_of(tiny.dataset, ["train"])[:1])
     with pytest.raises(ValueError, match="no queries of split 'test': it has dev, train"):
         tiny.bench.run("encode", {"splits": ["test"]}, **given)
+    labelled = tiny.bench.dataset(["water boils"], ["train"], [(0, 0)])
+    with pytest.raises(Mismatch, match=r"'unlabelled': it has train; .*without_unlabelled\.yaml"):
+        tables.queries_of(labelled, ["unlabelled"])
 
 
 def test_a_scratch_base_is_drawn_from_its_seed(tiny):

@@ -232,6 +232,8 @@ def test_parts_that_cannot_be(params, message):
         ("{denoised: 0}", "input 'calibration' is wired and never read"),
         ("{undenoised: 0, denoised: 0}", "there would be no lists"),
         ("{negative_below: 0.8, positive_above: 0.5}", "negative_below 0.8 lies above"),
+        ("{depth: 30}", "denoised_depth 30 has fewer ranks than a list has negatives, 31"),
+        ("{depth: 40, denoised_depth: 8}", "denoised_depth 8 has fewer ranks"),
     ],
 )
 def test_hybrid_lists_that_cannot_be(params, message):
@@ -298,6 +300,18 @@ def test_a_recipe_that_changes_a_stages_type_is_where_its_inputs_lack(tmp_path):
     found = refused("tokens.resources.workers=0", file=file)
     lines = sorted({int(line.removeprefix(f"{file}:").partition(":")[0]) for line in found})
     assert lines == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("retriever_0.params.encoder=mean", "'encoder': input should be a mapping, got"),
+        ("vectors_0.params.splits=dev", "'splits': input should be a list, got"),
+    ],
+)
+def test_what_is_expected_is_said_in_words_of_yaml(setting, message):
+    (line,) = refused(setting)
+    assert message in line
 
 
 @pytest.mark.parametrize(("written", "meant"), [("on", True), ("off", False), ("false", False)])

@@ -220,7 +220,7 @@ def test_starved_queries(world: World, starved: str) -> None:
     outcome, found = world.bench.outcome(made), rows(made)
     kept = {query for query, _ in found}
     if starved == "drop":
-        assert kept == set()
+        assert kept == set() and "no query has a pool" in "".join(outcome.warnings)
     elif starved == "fewer":
         assert kept == {query for query, passages in few.items() if passages}
     else:
@@ -306,6 +306,11 @@ def test_without_embeddings_only_what_needs_no_positive(world: World) -> None:
             {"filters": {"first_rank": 200}},
             {"candidates": 1, "embeddings": 1},
             "first_rank 200 lies beyond depth 100",
+        ),
+        (
+            {"filters": {"first_rank": 92}, "num_negatives": 10},
+            {"candidates": 1, "embeddings": 1},
+            "ranks 92 to 100 are fewer than num_negatives 10",
         ),
     ],
 )

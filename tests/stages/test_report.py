@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from pipeline.artifacts.kinds import DRAW_STUDY, EVALUATION, GRADIENT_STUDY, RETRIEVER
 from pipeline.artifacts.reader import Artifact
-from pipeline.dag.contract import Resources
+from pipeline.dag.contract import Mismatch, Resources
 from pipeline.stages import registry
 from tests.benches import Bench, Made
 from tests.reports.test_page import page_of
@@ -43,7 +43,7 @@ def training(bench: Bench, steps: int = 6) -> Artifact:
         for step in range(1, steps + 1)
     ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    made = Made("train_retriever", {"global_batch_size": 4})
+    made = Made("train_retriever", {"global_batch_size": 4}, device="2 x a device")
     return bench.given(RETRIEVER, documents={"training.jsonl": text}, made=made)
 
 
@@ -115,7 +115,7 @@ def test_everything_that_is_wired_is_told(bench: Bench) -> None:
     told += [name for names in params["names"].values() for name in names]
     # The evaluated, the drawn, the trained, the gradient's rank, in this order.
     told += ["0.500 ± 0.013", "a reason", "another reason", "12.50% [10.00%, 20.00%]"]
-    told += ["500 [500, 500]", "3.2 in the mean"]
+    told += ["500 [500, 500]", "2 x a device", "3.2 in the mean"]
     assert [one for one in told if one not in words] == []
     assert ODD not in text and page.tags.count("img") == len(FIGURES) == text.count("<figcaption>")
     folder = made.folder("figures")
@@ -172,6 +172,12 @@ def test_curves_of_what_was_not_evaluated(bench: Bench, change, message: str) ->
     with pytest.raises(ValueError) as caught:
         bench.run("report", params, evaluations=[evaluation(bench)])
     assert message in str(caught.value)
+
+
+def test_tables_without_columns_are_refused(bench: Bench) -> None:
+    params = {"names": {"evaluations": ["ladder"]}, "shown": ["RR@77"]}
+    with pytest.raises(Mismatch, match="'ladder' has nothing of `shown`, RR@77: there are RR@10"):
+        bench.run("report", params, evaluations=[evaluation(bench)])
 
 
 def test_a_system_of_two_evaluations_has_to_be_the_same(bench: Bench) -> None:

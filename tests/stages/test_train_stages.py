@@ -18,6 +18,7 @@ from pipeline.models.cross_encoder import Ranker
 from pipeline.models.joined_pairs import JoinedPairs
 from pipeline.stages import exports, registry, tables
 from pipeline.text.template import InputTemplate
+from pipeline.training.batches import TooFewRows
 from pipeline.training.joint import JointLoss
 from pipeline.training.optimizer import OptimizerPlan
 from tests.benches import EXACT, LENGTHS, SCRATCH, SHORT, contents
@@ -349,10 +350,13 @@ def test_another_replicate_is_another_run(tiny, bench):
     assert contents(one) != contents(other)
 
 
-def test_more_rows_than_there_are_cannot_fill_a_batch(tiny, bench):
+def test_more_rows_than_there_are_cannot_fill_a_batch(tiny, bench, monkeypatch):
+    started = []
+    monkeypatch.setattr("pipeline.distributed.training.launch", started.append)
     params = {**RETRIEVER, "global_batch_size": 64}
-    with pytest.raises(ValueError, match=r"32 training rows are fewer than one global batch of 64"):
+    with pytest.raises(TooFewRows, match=r"32 training rows are fewer than one global batch of 64"):
         bench.run("train_retriever", params, **training(tiny))
+    assert not started
 
 
 # Joint training ------------------------------------------------------------------------------
