@@ -99,6 +99,8 @@ def test_epochs_draw_anew() -> None:
     drawn = [frozenset(np.flatnonzero(one.draw(10, 1, epoch)).tolist()) for epoch in range(20)]
     assert len(set(drawn)) == 20
     assert one.draw(10, 1, 3).tolist() == one.draw(10, 1, 3).tolist()
+    # Nor are the next seed's draws those of the next epoch.
+    assert one.draw(10, 2, 3).tolist() != one.draw(10, 1, 4).tolist()
 
 
 def test_effective_size_and_overlap() -> None:
