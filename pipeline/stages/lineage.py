@@ -121,3 +121,16 @@ def retriever_key(made: Artifact) -> str | None:
         )
     except UnknownOrigin:
         return None
+
+
+def refuse_other_draws(pools: Artifact, num_negatives: int) -> None:
+    """Raise ValueError where pools are known to have been made for draws of another number.
+
+    What `top` and `nearest` choose, and what fills a starved pool, is right for that number alone.
+    """
+    made = pools.manifest.key_inputs.get("params", {}).get("num_negatives")
+    if made is not None and num_negatives not in (0, made):
+        raise ValueError(
+            f"{pools} was made for draws of {made} negatives, and num_negatives is "
+            f"{num_negatives}: give both stages the same"
+        )
