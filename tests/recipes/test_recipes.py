@@ -430,6 +430,7 @@ def test_pools_are_made_for_as_many_negatives_as_are_drawn(file):
         ("denoise", {"threshold": 0.1, "depth": 50, "fill_depth": 1000, "num_negatives": 4}),
         ("pseudo_label", {**SURE, "num_negatives": 4}),
         ("hybrid", {"negative_below": 0.1, "positive_above": 0.9}),
+        ("pool", {"depth": 100, "num_negatives": 15, "positive": "random"}),
     ],
 )
 def test_defaults_are_the_papers(stage, defaults):

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pipeline.artifacts.kinds import CALIBRATION, CANDIDATES, SCORED_CANDIDATES, TOKENS
 from pipeline.dag.contract import Resources
 from pipeline.stages import registry, tables
-from pipeline.stages.pool_params import PoolParams
+from pipeline.stages.pool_params import PoolParams, SamplerParams
 from tests.benches import Bench, TinyWorld, embeddings
 
 PASSAGES, WIDTH, DEPTH = 60, 6, 20
@@ -430,6 +430,17 @@ def test_without_embeddings_only_what_needs_no_positive(world: World) -> None:
 def test_what_does_not_fit_is_told_before_anything_runs(params, wired, message) -> None:
     (found,) = PoolParams.model_validate(params).mismatches(wired, Resources())
     assert message in found
+
+
+def test_a_and_b_are_the_papers_unless_they_are_given() -> None:
+    def sampler(**given) -> SamplerParams:
+        return PoolParams.model_validate({"sampler": given}).sampler
+
+    assert PoolParams().sampler == sampler(name="simans")
+    assert (sampler().density, sampler().b) == (0.5, 0.0)
+    assert sampler(name="doc_sim").density == 0.5
+    assert sampler(name="simans_laplace").density == 3.0
+    assert sampler(name="simans_laplace", a=0.5).density == 0.5
 
 
 def test_parameters_are_strict() -> None:
