@@ -93,6 +93,19 @@ def test_simans_by_hand(world: World) -> None:
     assert first == pytest.approx(np.mean([rank == 1 for rank in ranks]))
 
 
+def test_of_scores_hundreds_apart_the_nearest_is_drawn(world: World) -> None:
+    """Whatever underflows: no weight is a number there, and neighbours are 40 apart."""
+    far = embeddings(world.bench, 40 * world.queries, world.passages, 25, 4)
+    pools = tables.pools_of(world.pool({"positive": "each"}, embeddings=far))
+    assert np.isfinite(pools.log_weights).all() and pools.log_weights.min() < -10_000
+    for epoch in range(5):
+        drawn = pools.lists.keep(pools.draw(1, 3, epoch))
+        for (query, (passage,)), positive in zip(drawn, pools.positives, strict=True):
+            own = world.score(query, positive)
+            apart = {p: abs(world.score(query, p) - own) for p in world.ranking(query)}
+            assert apart[passage] == min(apart.values())
+
+
 def test_the_mean_of_the_positives_can_be_compared_with(world: World) -> None:
     found = rows(world.pool({"positive": "mean", "depth": 5}))
     mean = (world.score(0, 10) + world.score(0, 11)) / 2
