@@ -14,6 +14,9 @@ import numpy.typing as npt
 
 from pipeline.methods.lists import Floats, Integers, Mask, PassageLists
 
+# Cosines of vectors that are stored in half precision may lie so far beyond 1.
+_ROUNDING = 0.01
+
 
 def below(values: Floats, threshold: float) -> Mask:
     """Entries strictly below `threshold` (RocketQA's negatives: P(1) < 0.1); NaN never is."""
@@ -56,7 +59,16 @@ def within_angle(scores: Floats, positive_scores: Floats, degrees: float) -> Mas
     """Entries whose angle to the query differs from the positive's by at most so much (TriSampler).
 
     |arccos s_i - arccos s+| <= degrees, for cosines; the paper has 60.
+
+    Raises:
+        ValueError: scores lie beyond 1, and are no cosines.
     """
+    largest = max(np.abs(each).max(initial=0) for each in (scores, positive_scores))
+    if largest > 1 + _ROUNDING:
+        raise ValueError(
+            f"there is no angle for a score of {largest:.4g}: angles are for retrievers whose "
+            "vectors have length one (`normalize: true`)"
+        )
     angles = [np.arccos(np.clip(cosines, -1, 1)) for cosines in (scores, positive_scores)]
     found: Mask = np.less_equal(np.abs(angles[0] - angles[1]), np.deg2rad(degrees))
     return found

@@ -124,9 +124,10 @@ def random_units(seed: int, *counters: npt.ArrayLike) -> npt.NDArray[np.float64]
     finaliser (Steele, Lea, Flood 2014). Equal arguments give equal numbers on every machine, in any
     order.
     """
-    # 53 bits and half a step: neither 0 nor 1 can come out, so that both logarithms of Gumbel's
-    # noise are finite.
-    return ((_random_bits(seed, *counters) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    # 53 bits and half a step, so that 0 cannot come out; the highest step would round to 1. Both
+    # logarithms of Gumbel's noise are finite.
+    steps = (_random_bits(seed, *counters) >> np.uint64(11)).astype(np.float64) + 0.5
+    return np.minimum(steps, 2.0**53 - 1) * 2.0**-53
 
 
 def _random_bits(seed: int, *counters: npt.ArrayLike) -> npt.NDArray[np.uint64]:

@@ -40,7 +40,8 @@ def spread(lists: PassageLists, scores: Floats) -> Floats:
     mean = np.bincount(lists.rows, scores, size) / count
     centred = scores - np.repeat(mean, lists.lengths)
     deviation: Floats = np.sqrt(np.bincount(lists.rows, centred**2, size) / count)
-    return np.where(deviation > 0, deviation, 1.0)
+    # The mean of equal scores is theirs only to within rounding.
+    return np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
 
 
 def gaussian(difference: Floats, density: float, shift: float) -> Floats:

@@ -17,7 +17,7 @@ from pipeline.methods.draws import ranks_by_score, ranks_of_positives
 from pipeline.methods.filters import KnownPairs
 from pipeline.methods.lists import PassageLists
 from pipeline.methods.pools import Pools
-from pipeline.stages import tables
+from pipeline.stages import lineage, tables
 from pipeline.stages.measuring import Judgements
 from pipeline.training.rows import TrainingRows
 
@@ -46,8 +46,9 @@ class System:
     positive_ranks: npt.NDArray[np.int32] | None = None
 
     @classmethod
-    def of_pools(cls, name: str, artifact: Artifact) -> System:
-        """From a NegativePools artifact."""
+    def of_pools(cls, name: str, artifact: Artifact, num_negatives: int) -> System:
+        """From a NegativePools artifact for draws of so many."""
+        lineage.refuse_other_draws(artifact, num_negatives)
         pools = tables.pools_of(artifact)
         table = artifact.read("pools", ["positive_score", "score"])
         scores = pc.list_flatten(table["score"]).to_numpy()
@@ -108,7 +109,10 @@ def read_systems(inputs: Inputs, params: DrawsParams) -> list[System]:
     pools, lists = inputs.many("pools"), inputs.many("lists")
     names = params.names
     return [
-        *map(System.of_pools, names, pools),
+        *(
+            System.of_pools(name, artifact, params.num_negatives)
+            for name, artifact in zip(names[: len(pools)], pools, strict=True)
+        ),
         *(
             System.of_lists(name, artifact, params.num_negatives)
             for name, artifact in zip(names[len(pools) :], lists, strict=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pipeline.artifacts.kinds import RANKER, RETRIEVER
 from pipeline.artifacts.manifest import Manifest, directory_of, read_manifest
+from pipeline.dag.contract import Mismatch
 
 if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
@@ -121,3 +122,16 @@ def retriever_key(made: Artifact) -> str | None:
         )
     except UnknownOrigin:
         return None
+
+
+def refuse_other_draws(pools: Artifact, num_negatives: int) -> None:
+    """Raise Mismatch where pools are known to have been made for draws of another number.
+
+    What `top` and `nearest` choose, and what fills a starved pool, is right for that number alone.
+    """
+    made = pools.manifest.key_inputs.get("params", {}).get("num_negatives")
+    if made is not None and num_negatives not in (0, made):
+        raise Mismatch(
+            f"{pools} was made for draws of {made} negatives, and num_negatives is "
+            f"{num_negatives}: give both stages the same"
+        )

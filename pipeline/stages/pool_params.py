@@ -119,7 +119,8 @@ class PoolParams(Params):
         split: whose labelled queries get pools.
         depth: K, how many of the best candidates a pool holds at most, before the filters. Known
             positives are never among them, and are not counted.
-        num_negatives: how many will be drawn; a pool of fewer is starved.
+        num_negatives: how many will be drawn, as many as training asks for; a pool of fewer is
+            starved.
         sampler: how they are drawn.
         filters: what is never drawn.
         positive: `random` trains on one positive of a query, another one in each epoch, and

@@ -223,9 +223,9 @@ def read_rows(
         whole: a list is one row: one with more negatives is an error, instead of several rows.
 
     Raises:
-        Mismatch: a list that should be whole would be cut.
+        Mismatch: a list that should be whole would be cut, or pools are for another number.
     """
-    from pipeline.stages import tables
+    from pipeline.stages import lineage, tables
     from pipeline.training.drawn_rows import DrawnRows, JoinedRows
     from pipeline.training.rows import TrainingRows
 
@@ -241,6 +241,7 @@ def read_rows(
         count, dropped = lists.num_rows, dict(rows.dropped)
         parts.append(rows)
     for each in pools:
+        lineage.refuse_other_draws(each, num_negatives)
         one = each.document("pools.json")["one_row_per_query"]
         drawn = DrawnRows(tables.pools_of(each), num_negatives, seed, one)
         count += len(drawn)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,6 +70,15 @@ def test_angles_on_both_sides_of_the_positive() -> None:
     cosines = np.cos(np.deg2rad(degrees))
     found = filters.within_angle(cosines, np.full(5, cosines[2]), 60.0)
     assert found.tolist() == [False, False, True, True, False]
+
+
+def test_scores_that_are_no_cosines_have_no_angle() -> None:
+    rounded = np.array([1.0008, -1.0008])
+    assert filters.within_angle(rounded, np.ones(2), 60.0).tolist() == [True, False]
+    assert filters.within_angle(np.empty(0), np.empty(0), 60.0).tolist() == []
+    for scores, positives in (([50.0], [0.5]), ([0.5], [-60.0])):
+        with pytest.raises(ValueError, match="no angle for a score of"):
+            filters.within_angle(np.array(scores), np.array(positives), 60.0)
 
 
 def test_each_filter_counts_what_those_before_it_left() -> None:

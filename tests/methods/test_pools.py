@@ -36,15 +36,18 @@ def inclusion(weights: list[float], n: int) -> np.ndarray:
     return found
 
 
+@pytest.mark.parametrize("names", [[0, 1, 2, 3, 4], [2_000_000_011, 17, 99, 3, 16]])
 @pytest.mark.parametrize("offset", [0.0, -4000.0, 4000.0])
-def test_inclusion_probabilities_are_those_of_the_enumeration(offset: float) -> None:
+def test_inclusion_probabilities_are_those_of_the_enumeration(
+    offset: float, names: list[int]
+) -> None:
     weights, n, draws = [1.0, 4.0, 0.2, 2.0, 1.0], 2, 20_000
     log_weights = np.log(weights) + offset
     # One pool for each draw, told apart by its positive: as many draws as one likes at once.
     lists = PassageLists(
         np.zeros(draws, np.int32),
         np.arange(draws + 1) * 5,
-        np.tile(np.arange(5, dtype=np.int32), draws),
+        np.tile(np.array(names, np.int32), draws),
     )
     many = Pools(lists, np.arange(draws, dtype=np.int32), np.tile(log_weights, draws))
     shares = many.draw(n, 7, 0).reshape(draws, 5).mean(axis=0)
@@ -99,6 +102,8 @@ def test_epochs_draw_anew() -> None:
     drawn = [frozenset(np.flatnonzero(one.draw(10, 1, epoch)).tolist()) for epoch in range(20)]
     assert len(set(drawn)) == 20
     assert one.draw(10, 1, 3).tolist() == one.draw(10, 1, 3).tolist()
+    # Nor are the next seed's draws those of the next epoch.
+    assert one.draw(10, 2, 3).tolist() != one.draw(10, 1, 4).tolist()
 
 
 def test_effective_size_and_overlap() -> None:

@@ -114,6 +114,21 @@ def test_random_units_look_uniform_and_stay_inside_the_interval():
     assert abs(np.corrcoef(grid[:, :-1].ravel(), grid[:, 1:].ravel())[0, 1]) < 0.015
 
 
+@pytest.mark.parametrize("bits", [0, 2**64 - 1])
+def test_no_random_bits_give_an_infinite_key(monkeypatch, bits: int):
+    monkeypatch.setattr(samplers, "_random_bits", lambda *_: np.array(bits, dtype=np.uint64))
+    assert 0 < samplers.random_units(1, 2) < 1
+
+
+def test_weight_zero_is_never_drawn():
+    lists = PassageLists.from_rows([0, 1], [[1, 2, 3], [4, 5]])
+    log_weights = np.array([-np.inf, -900.0, 0.0, -np.inf, -np.inf])
+    for n in (1, 2, 3):
+        mask = samplers.weighted(lists, np.ones(5, dtype=bool), n, 7, log_weights)
+        assert not mask[np.isinf(log_weights)].any()
+        assert lists.count(mask).tolist() == [min(n, 2), 0]
+
+
 def test_corpus_negatives_are_distinct_unknown_and_independent_of_the_layout():
     queries = np.arange(60)
     known = KnownPairs.of((np.repeat(queries, 3), np.tile([1, 2, 3], 60)))

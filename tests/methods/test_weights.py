@@ -31,6 +31,17 @@ def test_standardised_differences_do_not_depend_on_the_scale() -> None:
     assert of(1.0)[3:].tolist() == [-1.0, -1.0]
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("equal", [0.1, -0.7, 0.0, 130.0])
+def test_equal_scores_have_no_spread_in_any_format(kind: type, equal: float) -> None:
+    scores = np.array([equal] * 7 + [equal, np.nextafter(kind(equal), kind(np.inf))], kind)
+    lists = PassageLists.from_rows([0, 1], [range(7), range(2)])
+    same, apart = weights.spread(lists, scores)
+    assert same == 1.0
+    if kind is np.float32:
+        assert apart == pytest.approx(np.std(scores[7:].astype(np.float64)))
+
+
 def released_for_nq(negative: float, positive: float, a: float, b: float) -> float:
     return math.exp(-((negative - positive + b) ** 2) * a)
 

@@ -441,6 +441,16 @@ def test_lists_are_as_long_as_the_joint_training_takes_them(file):
         assert {made[name] for name in stage.inputs["lists"]} == {stage.params.num_negatives}
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_pools_are_made_for_as_many_negatives_as_are_drawn(file):
+    pipeline = read_pipeline(file, registry())
+    made = {stage.name: stage.params.num_negatives for stage in of_type(pipeline, "pool")}
+    for stage in pipeline.stages:
+        wired = (*stage.inputs.get("lists", ()), *stage.inputs.get("pools", ()))
+        drawn = {made[name] for name in wired if name in made}
+        assert drawn <= {getattr(stage.params, "num_negatives", None)}
+
+
 @pytest.mark.parametrize(
     ("stage", "defaults"),
     [
@@ -449,6 +459,7 @@ def test_lists_are_as_long_as_the_joint_training_takes_them(file):
         ("denoise", {"threshold": 0.1, "depth": 50, "fill_depth": 1000, "num_negatives": 4}),
         ("pseudo_label", {**SURE, "num_negatives": 4}),
         ("hybrid", {"negative_below": 0.1, "positive_above": 0.9}),
+        ("pool", {"depth": 100, "num_negatives": 15, "positive": "random"}),
     ],
 )
 def test_defaults_are_the_papers(stage, defaults):

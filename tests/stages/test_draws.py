@@ -12,7 +12,7 @@ from pipeline.dag.contract import Resources
 from pipeline.methods.answers import contains
 from pipeline.methods.statistics import bootstrap_interval
 from pipeline.stages import draw_systems, registry, tables
-from tests.benches import Bench
+from tests.benches import Bench, Made
 
 PASSAGES, QUERIES, EPOCHS, SEED = 40, 6, 7, 5
 POSITIVES = [(query, query) for query in range(QUERIES)] + [(0, 30)]
@@ -192,6 +192,16 @@ def test_probabilities_by_rank(world: World) -> None:
     sampled = made.document("draws.json")["sampled"]
     assert [(one["query_id"], one["positive"]) for one in sampled] == [("q1", 1), ("q2", 2)]
     assert world.draws([whole, other], sampled_queries=0).rows("probabilities") == 0
+
+
+def test_pools_are_drawn_from_as_they_were_made_to_be(world: World) -> None:
+    table = world.pools(rows(0, 1)).read("pools")
+    documents = {"pools.json": {"one_row_per_query": True}}
+    made = Made("pool", params={"num_negatives": 4})
+    pools = world.bench.given(NEGATIVE_POOLS, {"pools": [table]}, documents, made=made)
+    assert world.draws([pools], num_negatives=4).rows("shares") == 2
+    with pytest.raises(ValueError, match="for draws of 4 negatives, and num_negatives is 3"):
+        world.draws([pools])
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from pipeline.artifacts.kinds import CANDIDATES, SCORED_CANDIDATES, TOKENS
+from pipeline.artifacts.kinds import CALIBRATION, CANDIDATES, SCORED_CANDIDATES, TOKENS
 from pipeline.dag.contract import Resources
 from pipeline.stages import registry, tables
-from pipeline.stages.pool_params import PoolParams
-from tests.benches import Bench, embeddings
+from pipeline.stages.pool_params import PoolParams, SamplerParams
+from tests.benches import Bench, TinyWorld, embeddings
 
 PASSAGES, WIDTH, DEPTH = 60, 6, 20
 SPLITS = ["train"] * 5 + ["dev"]
@@ -93,6 +93,19 @@ def test_simans_by_hand(world: World) -> None:
     assert first == pytest.approx(np.mean([rank == 1 for rank in ranks]))
 
 
+def test_of_scores_hundreds_apart_the_nearest_is_drawn(world: World) -> None:
+    """Whatever underflows: no weight is a number there, and neighbours are 40 apart."""
+    far = embeddings(world.bench, 40 * world.queries, world.passages, 25, 4)
+    pools = tables.pools_of(world.pool({"positive": "each"}, embeddings=far))
+    assert np.isfinite(pools.log_weights).all() and pools.log_weights.min() < -10_000
+    for epoch in range(5):
+        drawn = pools.lists.keep(pools.draw(1, 3, epoch))
+        for (query, (passage,)), positive in zip(drawn, pools.positives, strict=True):
+            own = world.score(query, positive)
+            apart = {p: abs(world.score(query, p) - own) for p in world.ranking(query)}
+            assert apart[passage] == min(apart.values())
+
+
 def test_the_mean_of_the_positives_can_be_compared_with(world: World) -> None:
     found = rows(world.pool({"positive": "mean", "depth": 5}))
     mean = (world.score(0, 10) + world.score(0, 11)) / 2
@@ -134,6 +147,19 @@ def test_every_sampler_by_its_formula(world: World, sampler, weight) -> None:
                 expected[passage] = weight(score, similarity, own)
         got = dict(zip(row["passage_index"], row["log_weight"], strict=True))
         assert got == pytest.approx(expected)
+
+
+def test_units_of_the_spread_are_those_of_what_filters_left(world: World) -> None:
+    params = {
+        "sampler": {"name": "simans", "a": 2.0, "b": 0.5, "standardised": True},
+        "filters": {"first_rank": 4},
+        "positive": "each",
+    }
+    for (query, positive), row in rows(world.pool(params)).items():
+        own = world.score(query, positive)
+        left = np.array([world.score(query, p) for p in world.ranking(query)[3:]])
+        expected = -2 * ((left - own) / left.std() - 0.5) ** 2
+        assert row["log_weight"] == pytest.approx(expected.tolist())
 
 
 def test_deterministic_samplers_leave_their_choice_alone(world: World) -> None:
@@ -190,6 +216,111 @@ def test_the_ranker_can_keep_candidates_out(world: World) -> None:
     assert world.bench.outcome(made).warnings
     with pytest.raises(ValueError, match="no ranker scores"):
         world.pool({"filters": {"ranker_below": 0.5}})
+
+
+def test_the_rankers_probability_is_calibrated_where_it_is_wired(world: World) -> None:
+    table = world.wired["candidates"].read("candidates")
+    logits = np.tile(np.linspace(-3, 3, DEPTH), (table.num_rows, 1))
+    column = pa.array(logits.tolist(), pa.list_(pa.float32()))
+    scored = world.bench.given(
+        SCORED_CANDIDATES, {"candidates": [table.append_column("ranker_score", column)]}
+    )
+    platt = {"slope": 2.0, "intercept": 1.0}
+    fitted = world.bench.given(CALIBRATION, documents={"calibration.json": platt})
+    params = {"filters": {"ranker_below": 0.4}}
+    made = world.pool(params, candidates=scored, calibration=fitted)
+    passing = np.flatnonzero(1 / (1 + np.exp(-(2 * logits[0] + 1))) < 0.4)
+    assert 0 < len(passing) < sum(1 / (1 + np.exp(-logits[0])) < 0.4)
+    for (query, _), row in rows(made).items():
+        assert row["passage_index"] == [world.ranking(query)[place] for place in passing]
+    assert not world.bench.outcome(made).warnings
+
+
+def test_candidates_that_no_ranker_has_scored_are_refused(world: World) -> None:
+    table = world.wired["candidates"].read("candidates")
+    logits = [[-1.0] * 8 + [math.nan] * (DEPTH - 8)] * table.num_rows
+    column = pa.array(logits, pa.list_(pa.float32()))
+    scored = world.bench.given(
+        SCORED_CANDIDATES, {"candidates": [table.append_column("ranker_score", column)]}
+    )
+    asked = {"filters": {"ranker_below": 0.5}}
+    assert rows(world.pool({**asked, "depth": 8}, candidates=scored))
+    with pytest.raises(ValueError, match="within depth 9 have no ranker score"):
+        world.pool({**asked, "depth": 9}, candidates=scored)
+
+
+def test_angles_between_vectors_of_length_one(world: World) -> None:
+    """Queries and passages on a circle, so that angles are known."""
+    draw = np.random.default_rng(8)
+    of_queries, of_passages = (draw.uniform(0, 90, size) for size in (len(SPLITS), PASSAGES))
+
+    def on_a_circle(degrees: np.ndarray) -> np.ndarray:
+        return np.stack([np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))], axis=1)
+
+    circle = embeddings(world.bench, on_a_circle(of_queries), on_a_circle(of_passages), 25, 4)
+    params = {"filters": {"angle": 10.0}, "positive": "each", "starved": "fewer"}
+    found = rows(world.pool({**params, "num_negatives": 1}, embeddings=circle))
+    assert len(found) == len(POSITIVES)
+    for (query, positive), row in found.items():
+        own = abs(of_queries[query] - of_passages[positive])
+        apart = {
+            p: abs(abs(of_queries[query] - of_passages[p]) - own) for p in world.ranking(query)
+        }
+        # Half precision moves an angle a little.
+        assert all(abs(difference - 10) > 0.2 for difference in apart.values())
+        assert row["passage_index"] == [p for p, difference in apart.items() if difference < 10]
+    with pytest.raises(ValueError, match="no angle for a score"):
+        world.pool(params)
+
+
+def test_near_copies_of_a_positive_are_left_out(tiny: TinyWorld) -> None:
+    """By token runs as sets, where some of a query's candidates pass and some do not."""
+    store = tables.open_tokens(tiny.tokens)
+    positives = dict(iter(tables.positives_of(tiny.dataset).lists()))
+    searched = {
+        row["query_index"]: row["passage_index"]
+        for row in tiny.candidates.read("candidates").to_pylist()
+    }
+
+    def runs(passage: int) -> set[tuple[int, ...]]:
+        ids = [*store.text_ids(passage).tolist()]
+        ids += [-1] * (5 - len(ids))
+        return {tuple(ids[start : start + 5]) for start in range(len(ids) - 4)}
+
+    def likeness(query: int, passage: int) -> float:
+        one, own = runs(passage), [runs(positive) for positive in positives[query].tolist()]
+        return max(len(one & other) / len(one | other) for other in own)
+
+    queries = tables.queries_of(tiny.dataset, ["train"]).tolist()
+    found = {
+        query: {passage: likeness(query, passage) for passage in searched[query]}
+        for query in queries
+        if query in positives
+    }
+    every = sorted({value for own in found.values() for value in own.values() if value > 0})
+    bound = every[len(every) // 2]
+    made = tiny.bench.run(
+        "pool",
+        {
+            "depth": 12,
+            "num_negatives": 1,
+            "sampler": {"name": "uniform"},
+            "filters": {"near_copies": bound},
+            "starved": "fewer",
+        },
+        dataset=tiny.dataset,
+        tokens=tiny.tokens,
+        candidates=tiny.candidates,
+    )
+    expected = {
+        query: [passage for passage, value in own.items() if value < bound]
+        for query, own in found.items()
+    }
+    left_out = sum(len(found[query]) - len(expected[query]) for query in found)
+    assert left_out > 0
+    got = {query: row["passage_index"] for (query, _), row in rows(made).items()}
+    assert got == {query: passages for query, passages in expected.items() if passages}
+    assert tiny.bench.outcome(made).counts["left_out_by_near_copies"] == left_out
 
 
 def test_known_positives_are_left_out_and_not_counted(world: World) -> None:
@@ -317,6 +448,17 @@ def test_without_embeddings_only_what_needs_no_positive(world: World) -> None:
 def test_what_does_not_fit_is_told_before_anything_runs(params, wired, message) -> None:
     (found,) = PoolParams.model_validate(params).mismatches(wired, Resources())
     assert message in found
+
+
+def test_a_and_b_are_the_papers_unless_they_are_given() -> None:
+    def sampler(**given) -> SamplerParams:
+        return PoolParams.model_validate({"sampler": given}).sampler
+
+    assert PoolParams().sampler == sampler(name="simans")
+    assert (sampler().density, sampler().b) == (0.5, 0.0)
+    assert sampler(name="doc_sim").density == 0.5
+    assert sampler(name="simans_laplace").density == 3.0
+    assert sampler(name="simans_laplace", a=0.5).density == 0.5
 
 
 def test_parameters_are_strict() -> None:

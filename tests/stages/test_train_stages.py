@@ -390,6 +390,14 @@ def test_a_list_is_never_divided(tiny):
         tiny.bench.run("train_joint", params, **tiny.joining)
 
 
+@pytest.mark.parametrize("number", [1, 3])
+def test_pools_are_drawn_from_as_they_were_made_to_be(tiny, number):
+    params, wired = {**SHORT, "num_negatives": number}, training(tiny, lists=tiny.pools)
+    message = f"for draws of 2 negatives, and num_negatives is {number}"
+    with pytest.raises(ValueError, match=message):
+        tiny.bench.run("train_retriever", params, **wired)
+
+
 def test_a_training_goes_on_in_another_part(tiny):
     params = {**RETRIEVER, "max_steps": 2, "part": {"number": 1, "of": 2}}
     first = tiny.bench.run("train_retriever", params, **training(tiny))

@@ -36,6 +36,8 @@ def test_an_epoch_sees_each_row_once_but_for_the_rest() -> None:
     ]
     for rows in epochs:
         assert len(np.unique(rows)) == 20
+    told = [batches.share(step, 0, 1).epoch for step in range(12)]
+    assert told == np.repeat([0, 1, 2], 4).tolist()
     assert not np.array_equal(epochs[0], epochs[1])
     left_out = [set(range(23)) - set(rows.tolist()) for rows in epochs]
     assert left_out[0] != left_out[1]

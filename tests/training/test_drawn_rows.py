@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from training_cases import (
+    CPU,
+    joint_objective,
+    query_tower_objective,
+    ranker_objective,
+    retriever_objective,
+)
 
 from pipeline.methods.lists import PassageLists
 from pipeline.methods.pools import Pools
+from pipeline.training.batches import Share
 from pipeline.training.drawn_rows import DrawnRows, JoinedRows
 from pipeline.training.rows import TrainingRows
+from pipeline.training.world import World
 
 # Query 4 has the positives 40 and 41; they lie apart in the table.
 PAIRS = [(4, 40), (9, 90), (4, 41), (7, 70)]
@@ -45,6 +56,14 @@ def test_one_positive_a_query_and_another_in_each_epoch() -> None:
         seen[found[0][1]] += 1
     assert set(seen) == {40, 41}
     assert min(seen.values()) > 15
+
+
+def test_negatives_are_drawn_anew_in_every_epoch() -> None:
+    """Every pair of the four candidates, of one row in 80 epochs."""
+    rows = drawn(one_row_per_query=False)
+    seen = Counter(triples(rows.batch(np.array([0]), epoch))[0] for epoch in range(80))
+    assert len(seen) == 6 and {(query, positive) for query, positive, _ in seen} == {PAIRS[0]}
+    assert max(seen.values()) < 30
 
 
 def test_every_pair_can_be_a_row() -> None:
@@ -99,3 +118,26 @@ def test_joined_rows_with_small_pools_have_absent_places_alone_there() -> None:
     absent = both.batch(np.arange(4)).absent
     assert absent is not None
     assert absent.any(axis=1).tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        retriever_objective,
+        query_tower_objective,
+        joint_objective,
+        partial(ranker_objective, kind="listwise"),
+    ],
+    ids=["retriever", "query tower", "joint", "ranker"],
+)
+def test_objectives_ask_for_the_rows_of_the_epoch(store: Path, monkeypatch, made) -> None:
+    asked = []
+    batch = TrainingRows.batch
+
+    def noting(rows: TrainingRows, numbers: np.ndarray, epoch: int = 0) -> TrainingRows:
+        asked.append(epoch)
+        return batch(rows, numbers, epoch)
+
+    monkeypatch.setattr(TrainingRows, "batch", noting)
+    made(store).step(Share(np.arange(4), step=9, epoch=3), World.single(CPU))
+    assert asked[0] == 3
