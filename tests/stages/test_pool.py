@@ -16,6 +16,7 @@ from pipeline.stages.pool_params import PoolParams, SamplerParams
 from tests.benches import Bench, TinyWorld, embeddings
 
 PASSAGES, WIDTH, DEPTH = 60, 6, 20
+SEED = 5
 SPLITS = ["train"] * 5 + ["dev"]
 # Query 4 has no label.
 POSITIVES = [(0, 10), (0, 11), (1, 12), (2, 13), (3, 14)]
@@ -50,7 +51,7 @@ class World:
     def pool(self, params=None, **changes):
         inputs = {**self.wired, "embeddings": self.vectors, **changes}
         wired = {name: one for name, one in inputs.items() if one is not None}
-        return self.bench.run("pool", {"num_negatives": 3, **(params or {})}, **wired)
+        return self.bench.run("pool", {"num_negatives": 3, **(params or {})}, seed=SEED, **wired)
 
     def score(self, query: int, passage: int) -> float:
         return float(self.queries[query] @ self.passages[passage])
@@ -108,11 +109,11 @@ def test_of_scores_hundreds_apart_the_nearest_is_drawn(world: World) -> None:
 
 def test_the_mean_of_the_positives_can_be_compared_with(world: World) -> None:
     found = rows(world.pool({"positive": "mean", "depth": 5}))
-    mean = (world.score(0, 10) + world.score(0, 11)) / 2
-    for positive in (10, 11):
-        row = found[0, positive]
+    assert set(found) == set(POSITIVES)
+    for (query, positive), row in found.items():
+        mean = np.mean([world.score(query, p) for p in EVERY_POSITIVE[query]])
         assert row["log_weight"] == pytest.approx([-0.5 * (s - mean) ** 2 for s in row["score"]])
-        assert row["positive_score"] == world.score(0, positive)
+        assert row["positive_score"] == world.score(query, positive)
 
 
 def test_a_positive_that_was_not_retrieved_is_scored(world: World) -> None:
@@ -364,6 +365,15 @@ def test_starved_queries(world: World, starved: str) -> None:
     assert outcome.rows_in == outcome.rows_out + sum(outcome.dropped.values())
 
 
+def test_what_is_filled_in_is_no_positive(world: World) -> None:
+    """All that the corpus has beside the positives."""
+    for (query, _), row in rows(world.pool({"num_negatives": PASSAGES - 2})).items():
+        others = set(range(PASSAGES)) - set(EVERY_POSITIVE[query])
+        assert len(row["passage_index"]) == PASSAGES - 2
+        assert set(row["passage_index"]) <= others
+        assert row["passage_index"][:DEPTH] == world.ranking(query)
+
+
 def test_shards_do_not_matter(world: World) -> None:
     whole = world.bench.given(
         CANDIDATES, {"candidates": [world.wired["candidates"].read("candidates")]}
@@ -392,6 +402,15 @@ def test_folds_are_weighed_by_the_model_that_has_not_seen_them(world: World) -> 
         assert row["positive_score"] == sign * world.score(query, positive)
     with pytest.raises(ValueError, match="more than one"):
         world.pool(candidates=[halves[0], halves[0]], embeddings=[world.vectors, other])
+
+
+def test_the_overlap_is_that_of_one_draw_with_the_best(world: World) -> None:
+    made = world.pool({"sampler": {"name": "softmax", "temperature": 8.0}})
+    pools = tables.pools_of(made)
+    drawn = pools.lists.keep(pools.draw(3, SEED, 0))
+    shares = [len({*world.ranking(q)[:3]} & {*passages.tolist()}) / 3 for q, passages in drawn]
+    assert 0 < np.mean(shares) < 1
+    assert world.bench.outcome(made).metrics["overlap_with_top"] == pytest.approx(np.mean(shares))
 
 
 def test_a_draw_like_the_top_is_warned_of(world: World) -> None:
