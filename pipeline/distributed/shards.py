@@ -7,7 +7,7 @@ back only counts, so that the object store carries names and no embeddings.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, Generic, TypeVar
 
 from pipeline.artifacts.store import Store
@@ -19,7 +19,13 @@ from pipeline.distributed.cluster import (
     worker_count,
 )
 from pipeline.distributed.shared_root import Probe, shared_root
-from pipeline.distributed.tally import CountsProgress, RemoteProgress, counting, reasons
+from pipeline.distributed.tally import (
+    ANSWER_SECONDS,
+    CountsProgress,
+    RemoteProgress,
+    counting,
+    reasons,
+)
 
 T = TypeVar("T")
 Report = dict[str, Any]
@@ -48,6 +54,7 @@ class _PoolActor(Generic[T]):
         import ray
 
         self._tally = tally
+        ray.get(tally.enlist.remote(ray.get_runtime_context().current_actor))
         try:
             if probe is not None:
                 probe.check()
@@ -133,5 +140,20 @@ def _run_on_ray(
             done = dataset.take_all()
         except ray.exceptions.RayError as error:
             raise ShardFailure(reasons(tally, error)) from error
+        finally:
+            _end_workers(tally)
     done.sort(key=lambda row: row["index"])
     return [cloudpickle.loads(row["report"]) for row in done]
+
+
+def _end_workers(tally: Any) -> None:
+    """End the pool's actors: their room is needed for what comes next.
+
+    Ray Data lets go of its actors and leaves them to Python's garbage collection, which after a
+    failure may be minutes away, while training waits for the resources that they hold.
+    """
+    import ray
+
+    with suppress(ray.exceptions.RayError):
+        for worker in ray.get(tally.workers.remote(), timeout=ANSWER_SECONDS):
+            ray.kill(worker)

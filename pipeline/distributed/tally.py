@@ -28,12 +28,21 @@ class CountsProgress(Protocol):
 
 
 class Tally:
-    """Rows done, attempts per task, lines to show, failures; lives in an actor of its own."""
+    """Rows done, attempts per task, lines to show, failures, workers; in an actor of its own."""
 
     def __init__(self) -> None:
         self._events: list[tuple[str, Any]] = []
         self._attempts: dict[int, int] = {}
         self._failures: list[str] = []
+        self._workers: list[Any] = []
+
+    def enlist(self, worker: Any) -> None:
+        """Keep the handle of an actor that is to end with the work."""
+        self._workers.append(worker)
+
+    def workers(self) -> list[Any]:
+        """The handles so far, one of an actor for each of its starts."""
+        return self._workers
 
     def begin(self, task: int) -> int:
         """Count an attempt at `task`; how many there were, this one included."""

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import gc
 import os
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import ray
 
 from pipeline.dag.contract import Resources
 from pipeline.distributed.shards import ShardFailure, run_shards
@@ -41,6 +45,22 @@ def test_an_error_in_a_worker_reaches_the_driver_in_its_own_words(ray_cluster, t
     with pytest.raises(ShardFailure, match="RuntimeError: cannot square 3"):
         run_shards(Squares(tmp_path, fails=3), [1, 2, 3], TWO, Counter())
     assert len(marks(tmp_path, "task-3")) == 1, "an error is not tried again"
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("fails", [None, 3])
+def test_workers_end_with_the_work(ray_cluster, tmp_path: Path, fails: int | None):
+    """At once: whoever wants their room next may wait in a process that collects no garbage."""
+    gc.disable()
+    try:
+        with nullcontext() if fails is None else pytest.raises(ShardFailure):
+            run_shards(Squares(tmp_path, fails=fails), [1, 2, 3], TWO, Counter())
+        deadline = time.monotonic() + 60
+        while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.ray
