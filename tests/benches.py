@@ -79,6 +79,7 @@ class Bench:
         *,
         workers: int = 0,
         cpus: float = 1,
+        gpus: float = 0,
         seed: int = 5,
         max_failures: int = 3,
         sources: Sequence[Mapping[str, str]] = (),
@@ -91,13 +92,14 @@ class Bench:
             for slot, one in inputs.items()
         }
         keys = {slot: [artifact.key for artifact in many] for slot, many in given.items()}
-        key = digest({"stage": name, "params": dict(params or {}), "seed": seed, "inputs": keys})
+        shape = {"stage": name, "params": dict(params or {}), "seed": seed, "inputs": keys}
+        key = digest({**shape, "gpus": gpus} if gpus else shape)
         if read_manifest(self.store, directory_of(name, key)) is None:
             writer = ArtifactWriter(self.store, name, key, kind.output)
             resources = Resources(
                 workers=workers,
                 cpus_per_worker=cpus,
-                gpus_per_worker=0,
+                gpus_per_worker=gpus,
                 max_failures=max_failures,
             )
             logger = logging.getLogger("test")

@@ -130,23 +130,30 @@ def disconnect() -> None:
         ray.shutdown()
 
 
-def gpus_per_worker(resources: HasResources) -> float:
-    """GPUs to reserve for each worker; `auto` is one where the cluster has any."""
+def gpus_per_worker(resources: HasResources, accompanied: bool = False) -> float:
+    """GPUs to reserve for each worker; `auto` is one where the cluster has any.
+
+    Where ranks are accompanied by other work and there is only one GPU, `auto` is half of it.
+    """
     import ray
 
     if isinstance(resources.gpus_per_worker, str):
-        return 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+        found = int(ray.cluster_resources().get("GPU", 0))
+        return 0.5 if accompanied and found == 1 else float(found >= 1)
     return resources.gpus_per_worker
 
 
-def worker_count(resources: HasResources) -> int:
-    """Number of workers; `auto` fills the GPUs of the nodes that are up, or else their CPUs."""
+def worker_count(resources: HasResources, accompanied: bool = False) -> int:
+    """Number of workers; `auto` fills the GPUs of the nodes that are up, or else their CPUs.
+
+    Those of `accompanied` ranks and what works beside them together.
+    """
     import ray
 
     if isinstance(resources.workers, int):
         return resources.workers
     found: dict[str, Any] = ray.cluster_resources()
-    gpus = gpus_per_worker(resources)
+    gpus = gpus_per_worker(resources, accompanied)
     room = int(found.get("CPU", 0) // resources.cpus_per_worker)
     if gpus:
         room = min(room, int(found.get("GPU", 0) / gpus))

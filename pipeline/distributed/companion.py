@@ -33,7 +33,7 @@ def room_beside(resources: HasResources, ranks: int) -> Room:
     """The workers for which there is room beside so many ranks of these resources."""
     import ray
 
-    gpus = gpus_per_worker(resources)
+    gpus = gpus_per_worker(resources, accompanied=True)
     found = ray.cluster_resources()
     left = [found.get("CPU", 0) / resources.cpus_per_worker - ranks]
     if gpus:

@@ -26,6 +26,7 @@ from pipeline.distributed.tally import (
     counting,
     reasons,
 )
+from pipeline.models.reservation import reserved
 
 T = TypeVar("T")
 Report = dict[str, Any]
@@ -49,7 +50,11 @@ class _PoolActor(Generic[T]):
     """Runs tasks one after the other with work that is made once (models load here)."""
 
     def __init__(
-        self, make: Callable[[], ShardWork[T]], tally: Any, probe: Probe | None = None
+        self,
+        make: Callable[[], ShardWork[T]],
+        tally: Any,
+        probe: Probe | None = None,
+        gpus: float = 0,
     ) -> None:
         import ray
 
@@ -58,7 +63,8 @@ class _PoolActor(Generic[T]):
         try:
             if probe is not None:
                 probe.check()
-            self._work = make()
+            with reserved(gpus):
+                self._work = make()
         except Exception as error:
             ray.get(tally.fail.remote(f"{type(error).__name__}: {error}"))
             raise
@@ -102,7 +108,8 @@ def run_shards(
     if not tasks:
         return []
     if resources.workers == 0:
-        work = make()
+        with reserved(resources.gpus_per_worker):
+            work = make()
         return [work(task, progress) for task in tasks]
     connect()
     with shared_root(store) if store is not None else nullcontext() as probe:
@@ -134,7 +141,7 @@ def _run_on_ray(
             num_cpus=resources.cpus_per_worker,
             num_gpus=gpus or None,
             compute=pool,
-            fn_constructor_kwargs={"make": make, "tally": tally, "probe": probe},
+            fn_constructor_kwargs={"make": make, "tally": tally, "probe": probe, "gpus": gpus},
         )
         try:
             done = dataset.take_all()

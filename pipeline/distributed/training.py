@@ -18,6 +18,7 @@ from pipeline.distributed.cluster import (
 from pipeline.distributed.companion import Companion, accompanied, room_beside
 from pipeline.distributed.shared_root import shared_root
 from pipeline.distributed.tally import CountsProgress, RemoteProgress, counting, reasons
+from pipeline.models.reservation import reserved
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +64,9 @@ def launch(
     if resources.workers == 0:
         from pipeline.models.device import choose_device
 
-        return loop(choose_device(), progress)
+        with reserved(resources.gpus_per_worker):
+            device = choose_device()
+        return loop(device, progress)
     connect()
     ranks = _ranks(resources, group_sizes, companion is not None)
     return _launch_on_ray(loop, resources, ranks, store, name, progress, companion)
@@ -73,7 +76,7 @@ def _ranks(resources: HasResources, group_sizes: Sequence[int], accompanied: boo
     """The wanted number of ranks; `auto` fills the cluster, but for the room of a companion."""
     if isinstance(resources.workers, int):
         return resources.workers
-    most = max(1, worker_count(resources) - accompanied)
+    most = max(1, worker_count(resources, accompanied) - accompanied)
     return max(ranks for ranks in group_sizes if ranks <= most)
 
 
@@ -124,7 +127,7 @@ def _launch_on_ray(
     from ray import train
 
     quieten("ray.train")
-    gpus = gpus_per_worker(resources)
+    gpus = gpus_per_worker(resources, companion is not None)
     per_worker = {"CPU": resources.cpus_per_worker, **({"GPU": gpus} if gpus else {})}
     scaling = train.ScalingConfig(
         num_workers=ranks, use_gpu=bool(gpus), resources_per_worker=per_worker

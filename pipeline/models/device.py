@@ -7,18 +7,18 @@ from typing import Literal
 
 import torch
 
+from pipeline.models.reservation import wanted
+
 Precision = Literal["float32", "bfloat16"]
 
 
-def choose_device(use_gpu: bool | None = None) -> torch.device:
-    """The device of this process: its first visible GPU, or the CPU.
-
-    Args:
-        use_gpu: True demands a GPU, False forbids one, None takes one where there is one.
+def choose_device() -> torch.device:
+    """The device of this process: its first visible GPU unless none is reserved, or the CPU.
 
     Raises:
-        RuntimeError: a GPU was demanded and torch sees none.
+        RuntimeError: a GPU is reserved and torch sees none.
     """
+    use_gpu = wanted()
     if use_gpu is False:
         return torch.device("cpu")
     if torch.cuda.is_available():

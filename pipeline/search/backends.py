@@ -82,7 +82,7 @@ class _FaissGPU(_FaissCPU):
     def __init__(self, queries: Vectors):
         import faiss
 
-        if not hasattr(faiss, "StandardGpuResources") or not faiss.get_num_gpus():
+        if not _gpus_of(faiss):
             raise RuntimeError(
                 "backend faiss_gpu: faiss sees no GPU here; use faiss_cpu, or torch with a device"
             )
@@ -151,6 +151,26 @@ class _Torch:
             return queries @ self._piece.T
         finally:
             torch.set_float32_matmul_precision(allowed)
+
+
+def automatic_backend(device: str) -> BackendName:
+    """Faiss on the CPU; on a GPU faiss where it was built for one and finds CUDA, else torch.
+
+    Args:
+        device: as torch names it.
+    """
+    if not device.startswith("cuda"):
+        return "faiss_cpu"
+    try:
+        import faiss
+    except ImportError:
+        return "torch"
+    return "faiss_gpu" if _gpus_of(faiss) else "torch"
+
+
+def _gpus_of(faiss: Any) -> int:
+    """GPUs that this build of faiss sees."""
+    return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
 
 
 def open_backend(name: BackendName, queries: Vectors, device: str) -> Backend:

@@ -26,7 +26,8 @@ class MineParams(Params):
         depths: split -> candidates per query.
         remove_positives: splits whose known positives (and copies of them) are taken out before
             the ranking is cut. Evaluation needs them in.
-        backend: `auto` is faiss on the GPU where there is one, else faiss on the CPU.
+        backend: `auto` is faiss on the CPU, or on the GPU where there is one; torch on a GPU that
+            faiss cannot use.
         queries_per_shard: queries that a worker searches with in one pass over the corpus.
         fold: only these queries of each split.
     """
@@ -58,12 +59,13 @@ class _MakeWork:
 class _MineBlock:
     def __init__(self, made: _MakeWork) -> None:
         from pipeline.models.device import choose_device
+        from pipeline.search.backends import automatic_backend
 
         self._made = made
         self._device = choose_device()
         backend = made.params.backend
         if backend == "auto":
-            backend = "faiss_gpu" if self._device.type == "cuda" else "faiss_cpu"
+            backend = automatic_backend(str(self._device))
         self._backend = made.writer.settle("backend", backend)
 
     def __call__(self, task: QueryBlock, progress: Progress) -> dict[str, Any]:

@@ -25,6 +25,7 @@ ROOM = Room(workers=1, cpus=0, gpus=0)
         ({"CPU": 2}, {"gpus_per_worker": 0}, 2, ROOM),
         ({"CPU": 64, "GPU": 8}, {"cpus_per_worker": 4}, 5, Room(3, 4, 1)),
         ({"CPU": 64, "GPU": 4}, {}, 4, ROOM),
+        ({"CPU": 16, "GPU": 1}, {}, 1, Room(1, 1, 0.5)),
         ({"CPU": 64, "GPU": 4}, {"gpus_per_worker": 0.5}, 4, Room(4, 1, 0.5)),
     ],
 )
@@ -34,11 +35,21 @@ def test_the_room_is_what_the_ranks_leave(cluster, resources, ranks, room, monke
 
 
 @pytest.mark.parametrize(
-    ("workers", "accompanied", "ranks"), [("auto", False, 4), ("auto", True, 2), (4, True, 4)]
+    ("cluster", "workers", "accompanied", "ranks"),
+    [
+        ({"CPU": 4}, "auto", False, 4),
+        ({"CPU": 4}, "auto", True, 2),
+        ({"CPU": 4}, 4, True, 4),
+        ({"CPU": 16, "GPU": 4}, "auto", False, 4),
+        ({"CPU": 16, "GPU": 4}, "auto", True, 2),
+        ({"CPU": 16, "GPU": 1}, "auto", True, 1),
+    ],
 )
-def test_ranks_leave_room_unless_they_are_counted(workers, accompanied, ranks, monkeypatch):
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4})
-    resources = Resources(workers=workers, gpus_per_worker=0)
+def test_ranks_leave_room_unless_they_are_counted(
+    cluster, workers, accompanied, ranks, monkeypatch
+):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: cluster)
+    resources = Resources(workers=workers)
     assert _ranks(resources, [1, 2, 4], accompanied) == ranks
 
 

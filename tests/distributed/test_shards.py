@@ -11,8 +11,9 @@ import ray
 
 from pipeline.dag.contract import Resources
 from pipeline.distributed.shards import ShardFailure, run_shards
+from pipeline.models import reservation
 from tests.benches import Counter
-from tests.distributed.work import Squares, marks
+from tests.distributed.work import Device, Squares, marks
 
 TWO = Resources(workers=2, cpus_per_worker=0.5, gpus_per_worker=0)
 HERE = Resources(workers=0)
@@ -26,6 +27,20 @@ def test_without_ray_everything_happens_here(tmp_path: Path):
     with pytest.raises(RuntimeError, match="cannot square 1"):
         run_shards(Squares(tmp_path, fails=1), [3, 1, 2], HERE, progress)
     assert run_shards(Squares(tmp_path), [], TWO, progress) == []
+
+
+@pytest.mark.parametrize(("gpus", "gpu"), [(0, False), (0.5, True), ("auto", None)])
+def test_work_without_ray_takes_the_device_that_is_reserved(gpus, gpu):
+    here = Resources(workers=0, gpus_per_worker=gpus)
+    assert run_shards(Device(), [0], here, Counter()) == [{"gpu": gpu}]
+    assert reservation.wanted() is None, "what comes after it is free again"
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("gpus", [0, "auto"])
+def test_actors_without_a_gpu_keep_to_the_cpu(ray_cluster, gpus):
+    resources = Resources(workers=1, cpus_per_worker=0.5, gpus_per_worker=gpus)
+    assert run_shards(Device(), [0], resources, Counter()) == [{"gpu": False}]
 
 
 @pytest.mark.ray

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import distributed
 
+from pipeline.models import reservation
+
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
@@ -46,6 +48,14 @@ class Squares:
         progress.advance(10)
         time.sleep(0.05)
         return {"square": task * task, "process": os.getpid()}
+
+
+class Device:
+    """Tells whether it was made to use a GPU."""
+
+    def __call__(self) -> Callable[[int, Any], dict[str, Any]]:
+        gpu = reservation.wanted()
+        return lambda task, progress: {"gpu": gpu}
 
 
 def mark(folder: Path, name: str) -> None:

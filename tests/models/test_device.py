@@ -4,17 +4,29 @@ import pytest
 import torch
 
 from pipeline.models import device
+from pipeline.models.reservation import reserved
 
 CPU = torch.device("cpu")
 
 
-def test_a_demanded_gpu_is_given_or_refused() -> None:
-    if torch.cuda.is_available():
-        assert device.choose_device(True).type == "cuda"
-    else:
-        with pytest.raises(RuntimeError, match="gpus_per_worker: 0"):
-            device.choose_device(True)
-    assert device.choose_device(False) == CPU
+@pytest.mark.parametrize(
+    ("gpus", "with_one", "without"),
+    [(1, "cuda", None), (0.5, "cuda", None), (0, "cpu", "cpu"), ("auto", "cuda", "cpu")],
+)
+def test_the_device_is_what_is_reserved(
+    monkeypatch: pytest.MonkeyPatch, gpus: float | str, with_one: str, without: str | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    with reserved(gpus):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        assert device.choose_device().type == with_one
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        if without is None:
+            with pytest.raises(RuntimeError, match="gpus_per_worker: 0"):
+                device.choose_device()
+        else:
+            assert device.choose_device().type == without
+    assert device.choose_device() == CPU
 
 
 @pytest.mark.parametrize(

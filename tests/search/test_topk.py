@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.search.backends import BackendName
+from pipeline.search.backends import BackendName, automatic_backend
 from pipeline.search.ranking import Excluded, TopK
 from pipeline.search.topk import EXTRA_FOR_EXCLUDED, ExactSearch
 
@@ -201,6 +203,23 @@ def test_mistakes_are_named() -> None:
         ExactSearch(np.ones((1, 4)), 0)
     with pytest.raises(ValueError, match="choose faiss_cpu"):
         ExactSearch(np.ones((1, 4)), 1, backend="annoy")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("device", "faiss", "backend"),
+    [
+        ("cpu", SimpleNamespace(StandardGpuResources=None, get_num_gpus=lambda: 1), "faiss_cpu"),
+        ("cuda:0", SimpleNamespace(StandardGpuResources=None, get_num_gpus=lambda: 1), "faiss_gpu"),
+        ("cuda:0", SimpleNamespace(StandardGpuResources=None, get_num_gpus=lambda: 0), "torch"),
+        ("cuda:0", SimpleNamespace(), "torch"),
+        ("cuda:0", None, "torch"),
+    ],
+)
+def test_the_automatic_backend_is_one_that_finds_the_device(
+    monkeypatch: pytest.MonkeyPatch, device: str, faiss: object, backend: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", faiss)
+    assert automatic_backend(device) == backend
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
