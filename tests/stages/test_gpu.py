@@ -104,7 +104,7 @@ def test_candidates_are_the_same(tiny):
     assert tiny.bench.outcome(gpu).device in ("faiss_gpu", "torch")
     ours, theirs = (made.read("candidates").to_pydict() for made in (gpu, cpu))
     assert ours["query_index"] == theirs["query_index"]
-    for row, other in zip(ours["score"], theirs["retriever_score"], strict=True):
+    for row, other in zip(ours["score"], theirs["score"], strict=True):
         np.testing.assert_allclose(row, other, atol=1e-5)
 
 
