@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import bm25s
 import numpy as np
 import pyarrow as pa
-from bm25s.tokenization import Tokenized
 from numpy.typing import NDArray
 
+from pipeline.search.bm25_library import Tokenized, bm25s
 from pipeline.search.ranking import EMPTY, Excluded, TopK, best_keys, keys_of, top_k
 
 # It announces every index it builds.

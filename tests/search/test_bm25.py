@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -103,3 +106,16 @@ def test_a_saved_index_finds_the_same(tmp_path: Path, texts: list[str]) -> None:
 def test_words_are_lower_case_and_unspaced_scripts_go_by_character() -> None:
     assert words("The Café's 3.14 x_y") == ["the", "café", "s", "3", "14", "x_y"]
     assert words("中国abc的 кот") == ["中", "国", "abc", "的", "кот"]
+
+
+def test_jax_is_not_started(tmp_path: Path) -> None:
+    (tmp_path / "jax").mkdir()
+    for name in ("__init__", "lax"):
+        (tmp_path / "jax" / f"{name}.py").write_text("print('started')")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    ours = "import pipeline.search.bm25; print('ours')"
+    run = [sys.executable, "-c", f"{ours}; import jax.lax"]
+    printed = subprocess.run(
+        run, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.split() == ["ours", "started", "started"]
