@@ -1,7 +1,7 @@
 """bm25s, imported so that it leaves the GPUs alone.
 
-Where JAX is installed, bm25s tries it while it is imported: JAX then takes three quarters of each
-GPU's memory for as long as the process lives, and fails where others hold it. Nothing here needs JAX.
+Where JAX is installed, bm25s tries it while it is imported: JAX then takes three quarters of every
+GPU, for as long as the process lives, and fails where others hold it. Nothing here needs JAX.
 """
 
 from __future__ import annotations
