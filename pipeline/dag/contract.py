@@ -64,7 +64,8 @@ class Resources(BaseModel):
         workers: Ray workers (actors of shard stages, ranks of training). 0 runs in the driver's own
             process without Ray; `auto` fills the cluster's GPUs, or without any its CPUs.
         cpus_per_worker: CPUs reserved, and threads used, per worker.
-        gpus_per_worker: GPUs reserved per worker; `auto` is 1 where the cluster has GPUs, else 0.
+        gpus_per_worker: GPUs reserved per worker; `auto` is 1 where the cluster has GPUs, else 0
+            (and half of an only one that a training shares with its refresh). 0 is the CPU.
         max_failures: how often a training run is restarted from its last checkpoint.
     """
 
