@@ -158,3 +158,22 @@ def worker_count(resources: HasResources, accompanied: bool = False) -> int:
     if gpus:
         room = min(room, int(found.get("GPU", 0) / gpus))
     return max(1, room)
+
+
+def room(workers: int, cpus: float, gpus: float) -> str:
+    """What so many workers need, in words."""
+    each = f"{cpus:g} CPU" + (f" and {gpus:g} GPU" if gpus else "")
+    return f"workers wanted {workers}, each with {each}"
+
+
+def free_room() -> str:
+    """What the cluster has left, in words."""
+    import ray
+
+    found, free = ray.cluster_resources(), ray.available_resources()
+    left = [
+        f"{free.get(name, 0):g} of {found[name]:g} {name}"
+        for name in ("CPU", "GPU")
+        if found.get(name)
+    ]
+    return f"free {' and '.join(left) or 'nothing'} (`ray status` shows what holds the rest)"

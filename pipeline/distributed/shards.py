@@ -16,6 +16,7 @@ from pipeline.distributed.cluster import (
     connect,
     gpus_per_worker,
     quieten,
+    room,
     worker_count,
 )
 from pipeline.distributed.shared_root import Probe, shared_root
@@ -128,12 +129,11 @@ def _run_on_ray(
 
     rows = [{"index": i, "task": cloudpickle.dumps(task)} for i, task in enumerate(tasks)]
     gpus = gpus_per_worker(resources)
-    pool = ray.data.ActorPoolStrategy(
-        size=min(worker_count(resources), len(tasks)), max_tasks_in_flight_per_actor=2
-    )
+    workers = min(worker_count(resources), len(tasks))
+    pool = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2)
     quieten("ray.data")
     ray.data.DataContext.get_current().enable_progress_bars = False
-    with counting(progress) as tally:
+    with counting(progress, room(workers, resources.cpus_per_worker, gpus)) as tally:
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _PoolActor,
             batch_size=1,

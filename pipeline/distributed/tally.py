@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from pipeline.distributed.cluster import is_lost
+from pipeline.distributed.cluster import free_room, is_lost
 
 POLL_SECONDS = 0.5
+# Starting workers takes seconds; who has heard of none for so long is told what they wait for.
+PATIENCE_SECONDS = 120.0
 ANSWER_SECONDS = 60.0
 
 
@@ -37,7 +39,8 @@ class Tally:
         self._workers: list[Any] = []
 
     def enlist(self, worker: Any) -> None:
-        """Keep the handle of an actor that is to end with the work."""
+        """Keep the handle of an actor that is at work, and is to end with it."""
+        self.record("arrive", None)
         self._workers.append(worker)
 
     def workers(self) -> list[Any]:
@@ -121,30 +124,42 @@ class RemoteProgress:
         ray.get(self.flush())
 
 
-def _forward(tally: Any, progress: CountsProgress) -> None:
+def _forward(tally: Any, progress: CountsProgress) -> bool:
+    """Whether there was anything to forward."""
     import ray
 
-    for event, value in ray.get(tally.drain.remote(), timeout=ANSWER_SECONDS):
+    events = ray.get(tally.drain.remote(), timeout=ANSWER_SECONDS)
+    for event, value in events:
         if event == "start":
             progress.start(*value)
         elif event == "advance":
             progress.advance(value)
-        else:
+        elif event == "note":
             progress.note(value)
+    return bool(events)
 
 
 @contextmanager
-def counting(progress: CountsProgress) -> Iterator[Any]:
-    """A tally actor whose events reach `progress` while the block runs."""
+def counting(progress: CountsProgress, wanted: str) -> Iterator[Any]:
+    """A tally actor whose events reach `progress` while the block runs.
+
+    Args:
+        progress: where they are shown.
+        wanted: what the workers need, shown where none of them has come for a while.
+    """
     import ray
 
     tally = ray.remote(num_cpus=0, max_restarts=3, max_task_retries=3)(Tally).remote()
     stop = threading.Event()
 
     def poll() -> None:
+        began, heard = time.monotonic(), False
         while not stop.wait(POLL_SECONDS):
             try:
-                _forward(tally, progress)
+                heard = _forward(tally, progress) or heard
+                if not heard and time.monotonic() - began > PATIENCE_SECONDS:
+                    heard = True
+                    progress.note(f"waiting for room: {wanted}, {free_room()}")
             except Exception:  # A lost tally costs a progress line, not the stage.
                 return
 

@@ -13,6 +13,7 @@ from pipeline.distributed.cluster import (
     gpus_per_worker,
     is_lost,
     quieten,
+    room,
     worker_count,
 )
 from pipeline.distributed.companion import Companion, accompanied, room_beside
@@ -88,6 +89,7 @@ def _rank_loop(config: dict[str, Any]) -> Any:
     from ray.train.torch import get_device
 
     loop, tally = config["loop"], config["tally"]
+    tally.record.remote("arrive", None)
     if not config["use_gpu"]:
         torch.set_num_threads(max(1, int(config["cpus"])))
     progress = RemoteProgress(tally) if train.get_context().get_world_rank() == 0 else Silent()
@@ -132,11 +134,11 @@ def _launch_on_ray(
     scaling = train.ScalingConfig(
         num_workers=ranks, use_gpu=bool(gpus), resources_per_worker=per_worker
     )
-    room = room_beside(resources, ranks)
+    left = room_beside(resources, ranks)
     with (
         shared_root(store) as probe,
-        counting(progress) as tally,
-        accompanied(companion, room, resources.max_failures),
+        counting(progress, room(ranks, resources.cpus_per_worker, gpus)) as tally,
+        accompanied(companion, left, resources.max_failures),
     ):
         config = {
             "loop": loop,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,10 +11,11 @@ import pytest
 import ray
 
 from pipeline.dag.contract import Resources
+from pipeline.distributed import tally
 from pipeline.distributed.shards import ShardFailure, run_shards
 from pipeline.models import reservation
 from tests.benches import Counter
-from tests.distributed.work import Device, Squares, marks
+from tests.distributed.work import Device, Holder, Squares, marks
 
 TWO = Resources(workers=2, cpus_per_worker=0.5, gpus_per_worker=0)
 HERE = Resources(workers=0)
@@ -60,6 +62,25 @@ def test_an_error_in_a_worker_reaches_the_driver_in_its_own_words(ray_cluster, t
     with pytest.raises(ShardFailure, match="RuntimeError: cannot square 3"):
         run_shards(Squares(tmp_path, fails=3), [1, 2, 3], TWO, Counter())
     assert len(marks(tmp_path, "task-3")) == 1, "an error is not tried again"
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("waits", [False, True])
+def test_who_waits_for_room_says_so(ray_cluster, tmp_path: Path, monkeypatch, waits: bool):
+    monkeypatch.setattr(tally, "PATIENCE_SECONDS", 1.0 if waits else 60.0)
+    cpus = ray.cluster_resources()["CPU"]
+    holder = ray.remote(num_cpus=cpus)(Holder).remote()
+    ray.get(holder.ready.remote())
+    progress = Counter()
+    release = threading.Timer(4.0, lambda: ray.kill(holder))
+    release.start()
+    run_shards(Squares(tmp_path), [1], TWO, progress)
+    release.join()
+    said = [
+        f"waiting for room: workers wanted 1, each with 0.5 CPU, free 0 of {cpus:g} CPU "
+        "(`ray status` shows what holds the rest)"
+    ]
+    assert progress.notes == (said if waits else [])
 
 
 @pytest.mark.ray

@@ -50,6 +50,13 @@ class Squares:
         return {"square": task * task, "process": os.getpid()}
 
 
+class Holder:
+    """Holds what it was given."""
+
+    def ready(self) -> None:
+        """Answer once it has it."""
+
+
 class Device:
     """Tells whether it was made to use a GPU."""
 
