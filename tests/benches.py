@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -79,7 +79,7 @@ class Bench:
         *,
         workers: int = 0,
         cpus: float = 1,
-        gpus: float = 0,
+        gpus: float | Literal["auto"] = 0,
         seed: int = 5,
         max_failures: int = 3,
         sources: Sequence[Mapping[str, str]] = (),

@@ -65,7 +65,8 @@ class Resources(BaseModel):
             process without Ray; `auto` fills the cluster's GPUs, or without any its CPUs.
         cpus_per_worker: CPUs reserved, and threads used, per worker.
         gpus_per_worker: GPUs reserved per worker; `auto` is 1 where the cluster has GPUs, else 0
-            (and half of an only one that a training shares with its refresh). 0 is the CPU.
+            (half of an only one that a training shares with its refresh; none in `tokenize`, `bm25`
+            and `pool`). 0 is the CPU.
         max_failures: how often a training run is restarted from its last checkpoint.
     """
 
@@ -75,6 +76,12 @@ class Resources(BaseModel):
     cpus_per_worker: float = Field(default=1, gt=0)
     gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     max_failures: int = Field(default=3, ge=0)
+
+    def on_cpus(self) -> Resources:
+        """These for work that has no use for a GPU: `auto` reserves none, and fills the CPUs."""
+        if self.gpus_per_worker != "auto":
+            return self
+        return self.model_copy(update={"gpus_per_worker": 0.0})
 
 
 class Progress(Protocol):

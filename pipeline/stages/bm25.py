@@ -101,7 +101,7 @@ def bm25(inputs: Inputs, params: Bm25Params, writer: ArtifactWriter, context: Co
     run_shards(
         _MakeWork(dataset, params, writer),
         todo,
-        context.resources,
+        context.resources.on_cpus(),
         context.progress,
         writer.store,
     )

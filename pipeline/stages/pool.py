@@ -55,7 +55,7 @@ def pool(inputs: Inputs, params: PoolParams, writer: ArtifactWriter, context: Co
             dataset, inputs["tokens"], inputs.get("calibration"), params, writer, context.seed
         ),
         [task for task in tasks if task.index not in done],
-        context.resources,
+        context.resources.on_cpus(),
         context.progress,
         writer.store,
     )

@@ -122,7 +122,7 @@ def tokenize(
     run_shards(
         _MakeWork(None, base, template, writer),
         tasks,
-        context.resources,
+        context.resources.on_cpus(),
         context.progress,
         writer.store,
     )

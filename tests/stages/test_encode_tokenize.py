@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from pipeline.artifacts.keys import digest
 from pipeline.artifacts.kinds import EMBEDDINGS
 from pipeline.artifacts.writer import ArtifactWriter
 from pipeline.dag.contract import Mismatch
+from pipeline.distributed import shards
+from pipeline.distributed.shards import run_shards
 from pipeline.models.base import BaseModelError
 from pipeline.models.base_folder import ScratchSizes, write_scratch
 from pipeline.stages import exports, tables
@@ -222,3 +225,26 @@ def test_what_was_settled_is_obeyed_by_a_later_attempt(tiny, tmp_path):
         assert made[settled].resolved == {"precision": settled}
     exact = tiny.bench.run("encode", EXACT, **inputs)
     assert contents(made["float32"]) == contents(exact) != contents(made["bfloat16"])
+
+
+def test_only_work_with_models_and_vectors_takes_gpus(tmp_path, monkeypatch):
+    asked = {}
+
+    def recorded(make, tasks, resources, *rest):
+        stage = make.writer.stage
+        asked[stage] = resources.gpus_per_worker
+        return run_shards(make, tasks, resources, *rest)
+
+    monkeypatch.setattr(shards, "run_shards", recorded)
+    tiny = TinyWorld(tmp_path)
+    run = partial(tiny.bench.run, gpus="auto")
+    texts = {"dataset": tiny.dataset, "base": tiny.base}
+    tokens = run("tokenize", LENGTHS, **texts)
+    wired = {"dataset": tiny.dataset, "tokens": tokens}
+    run("bm25", {"depths": {"dev": 5}}, **wired)
+    vectors = run("encode", EXACT, retriever=tiny.retriever, **wired)
+    candidates = run("mine", {"depths": {"train": 12, "dev": 12}}, embeddings=vectors, **wired)
+    params = {"depth": 6, "num_negatives": 2}
+    run("pool", params, embeddings=vectors, candidates=candidates, **wired)
+    cpus = {"tokenize": 0, "bm25": 0, "pool": 0}
+    assert asked == {**cpus, "encode": "auto", "mine": "auto"}
