@@ -14,15 +14,29 @@ from pipeline.training.batches import IntArray
 GROUPS = 4
 LEAST_ROWS = 4
 
+# A GPU computes fewer tokens than this in less time than it takes to launch their kernels.
+LEAST_TOKENS_ON_GPU = 16384
 
-def by_length(encode: Callable[[IntArray], Tensor], lengths: IntArray) -> Tensor:
+
+def group_count(lengths: IntArray, device: torch.device) -> int:
+    """How many groups rows of these lengths, [B], are cut into on `device`; at least one."""
+    groups = min(GROUPS, len(lengths) // LEAST_ROWS)
+    if device.type == "cuda":
+        groups = min(groups, int(lengths.sum()) // LEAST_TOKENS_ON_GPU)
+    return max(1, groups)
+
+
+def by_length(
+    encode: Callable[[IntArray], Tensor], lengths: IntArray, device: torch.device
+) -> Tensor:
     """`encode` of rows 0..B-1, called for groups of similar length; results in row order.
 
     Args:
         encode: row numbers [b] -> [b, ...].
         lengths: tokens of each row, [B].
+        device: where `encode` computes.
     """
-    groups = max(1, min(GROUPS, len(lengths) // LEAST_ROWS))
+    groups = group_count(lengths, device)
     if groups == 1 or lengths.min() == lengths.max():
         return encode(np.arange(len(lengths)))
     order = np.argsort(lengths, kind="stable")

@@ -66,6 +66,6 @@ class Sides:
     def _side(self, compute: Callable[[IntArray], Tensor], lengths: IntArray) -> Side:
         def encode(at: IntArray) -> Tensor:
             with autocast(self.device, self.precision):
-                return by_length(lambda rows: compute(at[rows]), lengths[at])
+                return by_length(lambda rows: compute(at[rows]), lengths[at], self.device)
 
         return Side(encode, token_budget_batches(lengths, self.token_budget))

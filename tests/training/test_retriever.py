@@ -286,7 +286,7 @@ def test_dropout_draws_the_same_masks_in_both_passes_of_the_cache(store: Path) -
             def forward(rows: np.ndarray, own=own, encode=encode, batch=batch) -> torch.Tensor:
                 return encode(TensorBatch.from_tokens(batch(own[rows]), CPU))
 
-            parts.append(by_length(forward, lengths(own)))
+            parts.append(by_length(forward, lengths(own), CPU))
         vectors.append(torch.cat(parts)[np.argsort(np.concatenate(micro_batches))])
     expected_loss = objective.loss(*vectors, rows.query_indices, passages, SINGLE)
     expected_loss.backward()
