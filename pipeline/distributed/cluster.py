@@ -160,7 +160,7 @@ def worker_count(resources: HasResources, accompanied: bool = False) -> int:
     return max(1, room)
 
 
-def room(workers: int, cpus: float, gpus: float) -> str:
+def wanted_room(workers: int, cpus: float, gpus: float) -> str:
     """What so many workers need, in words."""
     each = f"{cpus:g} CPU" + (f" and {gpus:g} GPU" if gpus else "")
     return f"workers wanted {workers}, each with {each}"

@@ -16,7 +16,7 @@ from pipeline.distributed.cluster import (
     connect,
     gpus_per_worker,
     quieten,
-    room,
+    wanted_room,
     worker_count,
 )
 from pipeline.distributed.shared_root import Probe, shared_root
@@ -133,7 +133,7 @@ def _run_on_ray(
     pool = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2)
     quieten("ray.data")
     ray.data.DataContext.get_current().enable_progress_bars = False
-    with counting(progress, room(workers, resources.cpus_per_worker, gpus)) as tally:
+    with counting(progress, wanted_room(workers, resources.cpus_per_worker, gpus)) as tally:
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _PoolActor,
             batch_size=1,

@@ -13,7 +13,7 @@ from pipeline.distributed.cluster import (
     gpus_per_worker,
     is_lost,
     quieten,
-    room,
+    wanted_room,
     worker_count,
 )
 from pipeline.distributed.companion import Companion, accompanied, room_beside
@@ -137,7 +137,7 @@ def _launch_on_ray(
     left = room_beside(resources, ranks)
     with (
         shared_root(store) as probe,
-        counting(progress, room(ranks, resources.cpus_per_worker, gpus)) as tally,
+        counting(progress, wanted_room(ranks, resources.cpus_per_worker, gpus)) as tally,
         accompanied(companion, left, resources.max_failures),
     ):
         config = {

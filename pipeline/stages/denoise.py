@@ -60,7 +60,7 @@ def denoise(
 ) -> Outcome:
     """Keep as hard negatives, in rank order, the candidates that the ranker calls irrelevant."""
     from pipeline.methods import calibration, filters, negatives
-    from pipeline.stages import cautions, tables
+    from pipeline.stages import cautions, chosen_report, tables
 
     judged = tables.Judged.read(inputs, params.split)
     positives, found, known = judged.positives, judged.found, judged.known
@@ -85,8 +85,13 @@ def denoise(
         params.fill_depth if filling else params.depth,
         "fill_depth" if filling else "depth",
     )
+    metrics = chosen_report.measure(
+        found, known, chosen.lists, max(params.depth, params.fill_depth)
+    )
     if params.denoised:
         warnings += cautions.on_probabilities(inputs)
+        advice = "the ranker refuses next to none of them; look at share_below_threshold_by_rank"
+        warnings += chosen_report.cautions(metrics, advice)
     unknown = filters.window(found.lists, 1, params.depth) & ~known.among(found.lists)
     missing = judged.not_scored
     return Outcome(
@@ -100,7 +105,8 @@ def denoise(
                 calibration.share_below_by_rank(
                     judged.probability[unknown], found.lists.ranks[unknown], params.threshold
                 )
-            )
+            ),
+            **metrics,
         },
         warnings=warnings,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -58,6 +58,11 @@ class HybridParams(Params):
     negative_below: float = Field(default=0.1, ge=0, le=1)
     positive_above: float = Field(default=0.9, ge=0, le=1)
 
+    @property
+    def deepest_denoised(self) -> int:
+        """The last rank that denoised lists take negatives from."""
+        return self.denoised_depth or self.depth
+
     def mismatches(self, wired: Mapping[str, int], resources: Resources) -> Sequence[str]:
         """Lists to draw, thresholds in order, and a calibration only where the ranker is asked."""
         found = []
@@ -65,7 +70,7 @@ class HybridParams(Params):
             found.append("`undenoised` and `denoised` are both 0: there would be no lists")
         shallow = [("depth", self.depth)] if self.undenoised else []
         if self.denoised:
-            shallow.append(("denoised_depth", self.denoised_depth or self.depth))
+            shallow.append(("denoised_depth", self.deepest_denoised))
         found += [
             f"{name} {depth} has fewer ranks than a list has negatives, {self.num_negatives}: no "
             "query would get one"
@@ -100,7 +105,7 @@ def hybrid(
     """Draw lists of one positive and many negatives, undenoised and denoised."""
     import pyarrow as pa
 
-    from pipeline.stages import cautions, tables
+    from pipeline.stages import cautions, chosen_report, tables
 
     judged = tables.Judged.read(inputs, params.split)
     kinds = ["undenoised"] * params.undenoised + ["denoised"] * params.denoised
@@ -111,7 +116,12 @@ def hybrid(
     ]
     counts: Counter[str] = Counter({"undenoised": 0, "denoised": 0})
     dropped: Counter[str] = Counter()
+    metrics: dict[str, Any] = {}
     for kind, each in made:
+        # Where a kind has several lists of a query, the last speaks for all.
+        depth = params.depth if kind == "undenoised" else params.deepest_denoised
+        told = chosen_report.measure(judged.found, judged.known, each.negatives, depth)
+        metrics |= {f"{kind}_{name}": value for name, value in told.items()}
         counts[kind] += len(each.negatives)
         counts.update(each.counts)
         dropped.update({f"{kind}: {reason}": count for reason, count in each.dropped.items()})
@@ -128,6 +138,7 @@ def hybrid(
         unit="lists",
         dropped=dict(dropped),
         counts=dict(counts),
+        metrics=metrics,
         warnings=warnings,
     )
 
@@ -148,7 +159,7 @@ def _lists(kind: str, judged: Judged, params: HybridParams, seed: int) -> WholeL
         positives,
         known,
         num_negatives=size,
-        depth=params.denoised_depth or params.depth,
+        depth=params.deepest_denoised,
         negative_below=params.negative_below,
         positive_above=params.positive_above,
         seed=seed,

@@ -16,6 +16,7 @@ from pipeline.stages.split_params import Depths, FoldParams
 if TYPE_CHECKING:
     from pipeline.artifacts.reader import Artifact
     from pipeline.artifacts.writer import ArtifactWriter
+    from pipeline.methods.lists import PassageLists
     from pipeline.stages.tables import QueryBlock
 
 
@@ -56,6 +57,14 @@ class _MakeWork:
         return _MineBlock(self)
 
 
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """Queries of one output shard, and their positives that the search leaves out, row by row."""
+
+    block: QueryBlock
+    positives: PassageLists
+
+
 class _MineBlock:
     def __init__(self, made: _MakeWork) -> None:
         from pipeline.models.device import choose_device
@@ -68,24 +77,32 @@ class _MineBlock:
             backend = automatic_backend(str(self._device))
         self._backend = made.writer.settle("backend", backend)
 
-    def __call__(self, task: QueryBlock, progress: Progress) -> dict[str, Any]:
+    def __call__(self, task: _Task, progress: Progress) -> dict[str, Any]:
         from pipeline.search.topk import ExactSearch
         from pipeline.stages import tables
+        from pipeline.stages.mined_positives import MinedPositives
 
-        embeddings = self._made.embeddings
+        embeddings, block = self._made.embeddings, task.block
+        queries = tables.query_vectors(embeddings, block.queries)
         search = ExactSearch(
-            tables.query_vectors(embeddings, task.queries),
-            task.depth,
+            queries,
+            block.depth,
             backend=self._backend,
             device=str(self._device),
-            excluded=task.excluded,
+            excluded=block.excluded,
         )
-        for first_passage_index, block in tables.vector_blocks(embeddings.shards("passages")):
-            search.add(first_passage_index, block)
-            progress.advance(len(block) * len(task.queries))
-        candidates = tables.Candidates.of_top_k(task.queries, search.result())
-        info = {"candidates": len(candidates.scores), "device": self._backend}
-        self._made.writer.shards("candidates").write(task.index, candidates.table(), info)
+        positives = MinedPositives(queries, task.positives)
+        for first_passage_index, vectors in tables.vector_blocks(embeddings.shards("passages")):
+            search.add(first_passage_index, vectors)
+            positives.add(first_passage_index, vectors)
+            progress.advance(len(vectors) * len(block.queries))
+        candidates = tables.Candidates.of_top_k(block.queries, search.result())
+        info = {
+            "candidates": len(candidates.scores),
+            "device": self._backend,
+            "positives": positives.measure(candidates, block.depth),
+        }
+        self._made.writer.shards("candidates").write(block.index, candidates.table(), info)
         return {}
 
 
@@ -98,7 +115,7 @@ class _MineBlock:
 def mine(inputs: Inputs, params: MineParams, writer: ArtifactWriter, context: Context) -> Outcome:
     """Search each query's best passages over the whole corpus, exactly."""
     from pipeline.distributed.shards import run_shards
-    from pipeline.stages import folds, tables
+    from pipeline.stages import folds, mined_positives, tables
 
     dataset, tokens = inputs["dataset"], inputs["tokens"]
     known = tables.never_negative(dataset, tokens)
@@ -114,9 +131,10 @@ def mine(inputs: Inputs, params: MineParams, writer: ArtifactWriter, context: Co
     left = sum(len(block.queries) for block in todo)
     context.progress.start("searching", rows * passages, "pairs")
     context.progress.advance((rows - left) * passages)
+    positives = tables.positives_of(dataset).lists()
     run_shards(
         _MakeWork(inputs["embeddings"], params, writer),
-        todo,
+        [_Task(block, _left_out(positives, block)) for block in todo],
         context.resources,
         context.progress,
         writer.store,
@@ -132,5 +150,16 @@ def mine(inputs: Inputs, params: MineParams, writer: ArtifactWriter, context: Co
             "candidates": sum(info["candidates"] for info in infos),
             "positives_removed": sum(len(block.excluded.query_row) for block in blocks),
         },
+        metrics=mined_positives.merged([info["positives"] for info in infos]),
         device=tables.devices(infos),
     )
+
+
+def _left_out(positives: PassageLists, block: QueryBlock) -> PassageLists:
+    """The labelled positives of each of a block's queries that its search leaves out."""
+    from pipeline.methods.filters import KnownPairs
+
+    own = positives.of(block.queries)
+    excluded = block.excluded
+    gone = KnownPairs.of((block.queries[excluded.query_row], excluded.passage_index))
+    return own.keep(gone.among(own))

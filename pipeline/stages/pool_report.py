@@ -10,13 +10,10 @@ import numpy.typing as npt
 
 from pipeline.methods.lists import Floats
 from pipeline.methods.pools import Pools
+from pipeline.stages.score_report import in_bands, points, quantiles, shares_by_band
 
 # A draw that shares more than this with the top candidates hardly differs from taking them.
 TOO_MUCH_OVERLAP = 0.9
-
-_BANDS = ((1, 1), (2, 5), (6, 10), (11, 20), (21, 50), (51, 100), (101, None))
-_POINTS = np.linspace(0, 1, 41)
-_SHOWN = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def measure(
@@ -40,13 +37,13 @@ def measure(
     return {
         "pools": len(pools),
         "ranked": len(ranks),
-        "bands": [_within(ranks, *band) for band in _BANDS],
+        "bands": in_bands(ranks),
         "effective_size": float(pools.effective_sizes().sum()),
         "overlap": float(overlap_with_top.sum()),
         "scores": {
-            "positive": _points(positive_scores),
-            "negative": _points(scores),
-            "difference": _points(scores - against),
+            "positive": points(positive_scores),
+            "negative": points(scores),
+            "difference": points(scores - against),
         },
     }
 
@@ -62,14 +59,12 @@ def merged(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
     ranked = sum(each["ranked"] for each in measured)
     if ranked:
-        found["positives_by_rank"] = {
-            _name(*band): sum(each["bands"][number] for each in measured) / ranked
-            for number, band in enumerate(_BANDS)
-        }
+        bands = [each["bands"] for each in measured]
+        found["positives_by_rank"] = shares_by_band(bands, ranked)
     for what in ("positive", "negative", "difference"):
-        parts = [each["scores"][what] for each in measured if each["scores"][what]["count"]]
-        if parts:
-            found[f"{what}_score"] = _quantiles(parts)
+        told = quantiles([each["scores"][what] for each in measured])
+        if told:
+            found[f"{what}_score"] = told
     return found
 
 
@@ -83,30 +78,3 @@ def cautions(metrics: Mapping[str, Any], sampler: str) -> list[str]:
         f"'{sampler}' hardly differs from `top`; look at the quantiles of difference_score, and "
         "move `b`, lower `a`, or give the pool more depth"
     ]
-
-
-def _within(ranks: npt.NDArray[np.integer], first: int, last: int | None) -> int:
-    return int(((ranks >= first) & (ranks <= (last or np.inf))).sum())
-
-
-def _name(first: int, last: int | None) -> str:
-    if last is None:
-        return f"{first}+"
-    return str(first) if first == last else f"{first}-{last}"
-
-
-def _points(values: Floats) -> dict[str, Any]:
-    known = values[~np.isnan(values)]
-    points = np.quantile(known, _POINTS).tolist() if len(known) else []
-    return {"count": len(known), "points": points}
-
-
-def _quantiles(parts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Quantiles of the union of parts of which only `_POINTS` are known."""
-    values = np.concatenate([part["points"] for part in parts])
-    weights = np.concatenate([np.full(len(_POINTS), part["count"]) for part in parts])
-    if len(parts) == 1:
-        found = np.interp(_SHOWN, _POINTS, values)
-    else:
-        found = np.quantile(values, _SHOWN, weights=weights, method="inverted_cdf")
-    return {f"{share:.0%}": float(value) for share, value in zip(_SHOWN, found, strict=True)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.artifacts.writer import ArtifactWriter
     from pipeline.methods.lists import PassageLists
     from pipeline.methods.negatives import Negatives
+    from pipeline.stages.tables import Candidates
 
 
 class SampleParams(Params):
@@ -81,7 +82,7 @@ def sample(
     inputs: Inputs, params: SampleParams, writer: ArtifactWriter, context: Context
 ) -> Outcome:
     """Give each labelled query its positives and drawn negatives."""
-    from pipeline.stages import cautions, folds, tables
+    from pipeline.stages import cautions, chosen_report, folds, tables
 
     dataset = inputs["dataset"]
     everyone = len(tables.queries_of(dataset, [params.split]))
@@ -89,7 +90,8 @@ def sample(
     positives = tables.positives_of(dataset).lists().of(queries)
     labelled = positives.lengths > 0
     positives = positives.take(labelled)
-    given = _given(inputs, params, positives)
+    candidates = _candidates(inputs, params)
+    given = _given(dataset, params, candidates, positives)
     found = _draw(inputs, params, positives, given, context.seed + params.replicate)
     drawn = found.lists
     positives = positives.of(drawn.query_indices)
@@ -100,8 +102,13 @@ def sample(
         **found.dropped,
     }
     warnings: list[str] = []
-    if given is not None and params.source != "given":
-        warnings = cautions.on_short_lists(given, params.depth, "depth")
+    metrics: dict[str, Any] = {}
+    if candidates is not None:
+        warnings = cautions.on_short_lists(candidates.lists, params.depth, "depth")
+        known = tables.never_negative(dataset, inputs["tokens"])
+        metrics = chosen_report.measure(candidates, known, drawn, params.depth)
+        if params.source == "candidates":
+            warnings += chosen_report.cautions(metrics, "raise `depth` to draw from more of them")
     return Outcome(
         rows_in=everyone,
         rows_out=len(positives),
@@ -112,21 +119,22 @@ def sample(
             "positives": len(positives.passage_indices),
             "negatives": len(drawn.passage_indices),
         },
+        metrics=metrics,
         warnings=warnings,
     )
 
 
-def _given(inputs: Inputs, params: SampleParams, positives: PassageLists) -> PassageLists | None:
+def _given(
+    dataset: Artifact, params: SampleParams, candidates: Candidates | None, positives: PassageLists
+) -> PassageLists | None:
     """The lists to draw from, of the queries of `positives`; None without or from all passages."""
     from pipeline.stages import tables
 
-    if params.source in ("none", "corpus") or params.num_negatives == 0:
-        return None
-    if params.source == "given":
-        lists = tables.given_negatives(inputs["dataset"])
-    else:
-        lists = tables.Candidates.read(_candidates(inputs, params)).lists
-    return lists.of(positives.query_indices)
+    if candidates is not None:
+        return candidates.lists.of(positives.query_indices)
+    if params.source == "given" and params.num_negatives:
+        return tables.given_negatives(dataset).of(positives.query_indices)
+    return None
 
 
 def _draw(
@@ -179,8 +187,13 @@ def _needs_candidates(source: str) -> str:
     return f"source '{source}' draws from candidates: wire `candidates`"
 
 
-def _candidates(inputs: Inputs, params: SampleParams) -> Artifact:
-    candidates = inputs.get("candidates")
-    if candidates is None:
+def _candidates(inputs: Inputs, params: SampleParams) -> Candidates | None:
+    """What is drawn from, if it is candidates."""
+    from pipeline.stages import tables
+
+    if params.source not in ("candidates", "top") or params.num_negatives == 0:
+        return None
+    found = inputs.get("candidates")
+    if found is None:
         raise ValueError(_needs_candidates(params.source))
-    return candidates
+    return tables.Candidates.read(found)

@@ -293,6 +293,47 @@ def test_the_shares_by_rank_are_at_the_stages_own_threshold(bench, wired):
         assert shares == {"1-5": pytest.approx(first), "6-10": pytest.approx(second)}
 
 
+def test_what_is_told_of_negatives_that_were_chosen(bench, wired):
+    # Without query 0's positives 10 and 11 and the copy 21, six candidates are left.
+    ranked = {0: [10, 1, 21, 2, 3, 4, 5, 6], 1: [7, 8, 9]}
+    logits = {0: [9.0, 9.0, 9.0, -5.0, 9.0, -5.0, -5.0, -5.0], 1: [-5.0, -5.0, -5.0]}
+    wired["candidates"] = candidates(bench, ranked, logits)
+    params = {"depth": 8, "fill_depth": 8, "num_negatives": 3, "per": "query"}
+    denoised = bench.run("denoise", params, **wired)
+    assert rows_of(denoised) == {0: ([10, 11], [2, 4, 5]), 1: ([12], [7, 8, 9])}
+    metrics = bench.outcome(denoised).metrics
+    # 2 is second of the six, 4 and 5 lie beyond the third; query 1 had no choice.
+    assert metrics["overlap_with_top"] == pytest.approx(1 / 3)
+    shares = {"1": 1 / 6, "2-5": 5 / 6}
+    by_rank = metrics["negatives_by_rank"]
+    assert {name: share for name, share in by_rank.items() if share} == pytest.approx(shares)
+    # Scores are -3, -5 and -6, and 0, -1 and -2.
+    expected = np.quantile([-3, -5, -6, 0, -1, -2], [0.05, 0.5, 0.95])
+    told = metrics["negative_score"]
+    assert [told["5%"], told["50%"], told["95%"]] == pytest.approx(expected.tolist())
+    assert not any("the top candidates" in line for line in bench.outcome(denoised).warnings)
+
+    logits[0][1] = logits[0][4] = -5.0
+    wired["candidates"] = candidates(bench, ranked, logits)
+    easy = bench.outcome(bench.run("denoise", params, **wired))
+    assert easy.metrics["overlap_with_top"] == 1
+    assert any("100% of the negatives are the top candidates" in line for line in easy.warnings)
+    del wired["candidates"]
+    plain = candidates(bench, ranked, None)
+    for source in ("top", "candidates"):
+        # Six of six leave no choice.
+        asked = {"source": source, "depth": 8, "num_negatives": 6}
+        everything = bench.outcome(bench.run("sample", asked, candidates=plain, **wired))
+        assert not everything.warnings and "overlap_with_top" not in everything.metrics
+        for replicate in range(8):
+            asked = {"source": source, "depth": 7, "num_negatives": 4, "replicate": replicate}
+            found = bench.run("sample", asked, candidates=plain, **wired)
+            overlap = len({1, 2, 3, 4} & set(rows_of(found)[0][1])) / 4
+            drawn = bench.outcome(found)
+            assert drawn.metrics["overlap_with_top"] == overlap
+            assert bool(drawn.warnings) == (source == "candidates" and overlap > 0.9)
+
+
 # pseudo_label ---------------------------------------------------------------------------------
 
 
@@ -414,6 +455,7 @@ def test_hybrid_lists_of_both_kinds_are_counted(bench, wired):
         "not scored": 3 * (queries - 2),
     }
     assert outcome.counts["undenoised"] == 4 and outcome.counts["denoised"] == 1
+    assert {"undenoised_negative_score", "denoised_negatives_by_rank"} <= set(outcome.metrics)
     assert outcome.counts["positives_by_the_ranker"] == (rows[4]["positives"] == [2])
 
 

@@ -53,6 +53,7 @@ def test_mine_is_brute_force_over_any_layout(tmp_path_factory, per_shard, seed, 
     rows = found.read("candidates").to_pylist()
     assert [row["query_index"] for row in rows] == [*range(7, 12), *range(7)]
     scores = queries @ passages.T
+    positive_scores, positive_ranks = [], []
     for row in rows:
         query = row["query_index"]
         known = {p for q, p in [*qrels, *excluded] if q == query}
@@ -61,6 +62,19 @@ def test_mine_is_brute_force_over_any_layout(tmp_path_factory, per_shard, seed, 
         depth = 15 if SPLITS[query] == "train" else 9
         assert row["passage_index"] == brute_force(scores[query], removed, depth)
         assert row["score"] == scores[query][row["passage_index"]].tolist()
+        others = [score for p, score in enumerate(scores[query]) if p not in known]
+        for positive in {p for q, p in qrels if q == query and SPLITS[q] == "train"}:
+            own = scores[query, positive]
+            positive_scores.append(own)
+            positive_ranks.append(1 + sum(score > own for score in others))
+    metrics = bench.outcome(found).metrics
+    within = {"1": (1, 1), "2-5": (2, 5), "6-10": (6, 10), "11-20": (11, 15)}
+    for name, share in metrics["positives_by_rank"].items():
+        low, high = within.get(name, (1, 0))
+        expected = sum(low <= rank <= high for rank in positive_ranks) / len(positive_ranks)
+        assert share == pytest.approx(expected)
+    # Both shards have their own quantiles, so that those of all are near and between their ends.
+    assert min(positive_scores) <= metrics["positive_score"]["50%"] <= max(positive_scores)
     assert found.resolved == {"backend": backend}
     assert [s.rows for s in found.shards("candidates")] == [4, 1, 4, 3]
 
@@ -73,7 +87,34 @@ def test_mine_gives_all_there_is_where_the_depth_is_deeper(bench):
     found = bench.run("mine", params, embeddings=vectors, dataset=dataset, tokens=tokens)
     rows = found.read("candidates").to_pylist()
     assert [row["passage_index"] for row in rows] == [[2, 0], [0, 2]]
-    assert bench.outcome(found).counts["positives_removed"] == 2
+    outcome = bench.outcome(found)
+    assert outcome.counts["positives_removed"] == 2
+    # Scores 3 and 0, against 2 and 1, and against 0 and 0.
+    assert outcome.metrics["positives_by_rank"]["1"] == 1
+    kept = bench.run(
+        "mine",
+        params | {"remove_positives": []},
+        embeddings=vectors,
+        dataset=dataset,
+        tokens=tokens,
+    )
+    assert bench.outcome(kept).metrics == {}
+
+
+def test_mine_tells_the_scores_of_the_positives_it_leaves_out(bench):
+    draw = np.random.default_rng(3)
+    queries, passages = draw.normal(size=(30, 8)), draw.normal(size=(25, 8))
+    qrels = [(query, query % 25) for query in range(30)]
+    dataset = bench.dataset(["-"] * 25, ["train"] * 30, qrels)
+    vectors = embeddings(bench, queries, passages, 10, 30)
+    tokens = bench.given(TOKENS, token_table(25))
+    params = {"depths": {"train": 5}}
+    found = bench.run("mine", params, embeddings=vectors, dataset=dataset, tokens=tokens)
+    own = [queries[query] @ passages[passage] for query, passage in qrels]
+    told = bench.outcome(found).metrics["positive_score"]
+    for name, value in told.items():
+        expected = np.quantile(own, int(name.rstrip("%")) / 100)
+        assert value == pytest.approx(expected, abs=2e-2)
 
 
 def lucene(corpus, query: str, k1: float, b: float) -> list[float]:
