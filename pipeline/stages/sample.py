@@ -22,6 +22,9 @@ from pipeline.sources.records import LabelledSplit
 from pipeline.stages.split_params import FoldParams
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from pipeline.artifacts.reader import Artifact
     from pipeline.artifacts.writer import ArtifactWriter
     from pipeline.methods.lists import PassageLists
@@ -90,7 +93,7 @@ def sample(
     positives = tables.positives_of(dataset).lists().of(queries)
     labelled = positives.lengths > 0
     positives = positives.take(labelled)
-    candidates = _candidates(inputs, params)
+    candidates = _candidates(inputs, params, positives.query_indices)
     given = _given(dataset, params, candidates, positives)
     found = _draw(inputs, params, positives, given, context.seed + params.replicate)
     drawn = found.lists
@@ -187,8 +190,10 @@ def _needs_candidates(source: str) -> str:
     return f"source '{source}' draws from candidates: wire `candidates`"
 
 
-def _candidates(inputs: Inputs, params: SampleParams) -> Candidates | None:
-    """What is drawn from, if it is candidates."""
+def _candidates(
+    inputs: Inputs, params: SampleParams, queries: npt.NDArray[np.int32]
+) -> Candidates | None:
+    """What is drawn from for these queries, if it is candidates."""
     from pipeline.stages import tables
 
     if params.source not in ("candidates", "top") or params.num_negatives == 0:
@@ -196,4 +201,4 @@ def _candidates(inputs: Inputs, params: SampleParams) -> Candidates | None:
     found = inputs.get("candidates")
     if found is None:
         raise ValueError(_needs_candidates(params.source))
-    return tables.Candidates.read(found)
+    return tables.Candidates.read(found).of_queries(queries)

@@ -136,6 +136,10 @@ def test_lists_that_end_before_the_asked_depth_are_warned_of(bench, wired):
         (warning,) = bench.outcome(deep).warnings
         assert "end at rank 4, before the 5 of `depth`" in warning
         assert not bench.outcome(enough).warnings
+        # How deep other queries were searched, here the unlabelled 5, makes the lists no longer.
+        with_others = candidates(bench, {0: [1, 2], 1: [5, 6], 5: [1, 2, 3, 4, 5]}, None)
+        shallow = bench.run("sample", asked[5], candidates=with_others, **wired)
+        assert "end at rank 2" in bench.outcome(shallow).warnings[0]
     assert not bench.outcome(bench.run("sample", {"source": "corpus"}, **wired)).warnings
     made = Made("score", inputs={"ranker": bench.given(RANKER, made=trained("pointwise"))})
     logits = {0: [-9.0, -9.0, -9.0, -9.0], 1: [-9.0, -9.0]}
