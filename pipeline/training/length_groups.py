@@ -14,7 +14,8 @@ from pipeline.training.batches import IntArray
 GROUPS = 4
 LEAST_ROWS = 4
 
-# A GPU computes fewer tokens than this in less time than it takes to launch their kernels.
+# A GPU computes fewer tokens than this in less time than it takes to launch their kernels: an
+# estimate for small encoders, which no benchmark has tried against other values.
 LEAST_TOKENS_ON_GPU = 16384
 
 

@@ -53,7 +53,7 @@ def test_mine_is_brute_force_over_any_layout(tmp_path_factory, per_shard, seed, 
     rows = found.read("candidates").to_pylist()
     assert [row["query_index"] for row in rows] == [*range(7, 12), *range(7)]
     scores = queries @ passages.T
-    positive_scores, positive_ranks = [], []
+    positive_ranks = []
     for row in rows:
         query = row["query_index"]
         known = {p for q, p in [*qrels, *excluded] if q == query}
@@ -65,16 +65,12 @@ def test_mine_is_brute_force_over_any_layout(tmp_path_factory, per_shard, seed, 
         others = [score for p, score in enumerate(scores[query]) if p not in known]
         for positive in {p for q, p in qrels if q == query and SPLITS[q] == "train"}:
             own = scores[query, positive]
-            positive_scores.append(own)
             positive_ranks.append(1 + sum(score > own for score in others))
-    metrics = bench.outcome(found).metrics
     within = {"1": (1, 1), "2-5": (2, 5), "6-10": (6, 10), "11-20": (11, 15)}
-    for name, share in metrics["positives_by_rank"].items():
+    for name, share in bench.outcome(found).metrics["positives_by_rank"].items():
         low, high = within.get(name, (1, 0))
         expected = sum(low <= rank <= high for rank in positive_ranks) / len(positive_ranks)
         assert share == pytest.approx(expected)
-    # Both shards have their own quantiles, so that those of all are near and between their ends.
-    assert min(positive_scores) <= metrics["positive_score"]["50%"] <= max(positive_scores)
     assert found.resolved == {"backend": backend}
     assert [s.rows for s in found.shards("candidates")] == [4, 1, 4, 3]
 
