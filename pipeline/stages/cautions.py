@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pipeline.dag.contract import Inputs
 from pipeline.stages import lineage
 
 if TYPE_CHECKING:
     from pipeline.methods.lists import PassageLists
+
+
+# Negatives that share more than this with the top candidates hardly differ from taking them.
+_TOO_MUCH_OVERLAP = 0.9
+
+
+def on_overlap(metrics: Mapping[str, Any], advice: str) -> list[str]:
+    """A warning where negatives are almost the top candidates, with what may be done about it.
+
+    Args:
+        metrics: with `overlap_with_top`, where it is known.
+        advice: the end of the sentence.
+    """
+    overlap = metrics.get("overlap_with_top", 0.0)
+    if overlap <= _TOO_MUCH_OVERLAP:
+        return []
+    return [f"{overlap:.0%} of the negatives stand among the top candidates anyway: {advice}"]
 
 
 def on_short_lists(candidates: PassageLists, depth: int, parameter: str) -> list[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.methods.filters import KnownPairs, window
-from pipeline.methods.lists import PassageLists
-from pipeline.stages.pool_report import TOO_MUCH_OVERLAP
+from pipeline.methods.lists import Floats, Mask, PassageLists
 from pipeline.stages.score_report import in_bands, points, quantiles, shares_by_band
 
 if TYPE_CHECKING:
@@ -17,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def measure(
-    found: Candidates, known: KnownPairs, chosen: PassageLists, depth: int
+    found: Candidates, known: KnownPairs, draws: Sequence[PassageLists], depth: int
 ) -> dict[str, Any]:
     """Of negatives that were chosen among candidates; nothing where there are none.
 
     Args:
         found: the candidates, with the retriever's scores.
         known: pairs that are never negatives; ranks are counted without them.
-        chosen: the negatives, each query at most once.
+        draws: the negatives, in each draw a query at most once.
         depth: the last rank that they are from.
 
     Returns:
@@ -33,24 +32,23 @@ def measure(
         queries that have more than n to choose from.
     """
     free = found.keep(window(found.lists, 1, depth) & ~known.among(found.lists))
-    own = KnownPairs.of((chosen.queries, chosen.passage_indices)).among(free.lists)
-    if not own.any():
+    own = [KnownPairs.of((each.queries, each.passage_indices)).among(free.lists) for each in draws]
+    chosen = sum(int(each.sum()) for each in own)
+    if not chosen:
         return {}
-    told = {
-        "negatives_by_rank": shares_by_band([in_bands(free.lists.ranks[own])], int(own.sum())),
-        "negative_score": quantiles([points(free.scores[own])]),
+    bands = [in_bands(free.lists.ranks[each]) for each in own]
+    overlaps = np.concatenate([_overlap_with_top(free.lists, each) for each in own])
+    return {
+        **({"overlap_with_top": float(overlaps.mean())} if len(overlaps) else {}),
+        "negatives_by_rank": shares_by_band(bands, chosen),
+        "negative_score": quantiles([points(free.scores[each]) for each in own]),
     }
-    each = free.lists.count(own)
-    at_top = free.lists.count(own & (free.lists.ranks <= each[free.lists.rows]))
-    choosing = (each > 0) & (each < free.lists.lengths)
-    if not choosing.any():
-        return told
-    return {"overlap_with_top": float(np.mean(at_top[choosing] / each[choosing])), **told}
 
 
-def cautions(metrics: Mapping[str, Any], advice: str) -> list[str]:
-    """A warning where the choice is almost that of the top candidates, with what may be done."""
-    overlap = metrics.get("overlap_with_top", 0.0)
-    if overlap <= TOO_MUCH_OVERLAP:
-        return []
-    return [f"{overlap:.0%} of the negatives are the top candidates anyway: {advice}"]
+def _overlap_with_top(free: PassageLists, own: Mask) -> Floats:
+    """Of each query that has more candidates than negatives, the share of these at the top."""
+    each = free.count(own)
+    at_top = free.count(own & (free.ranks <= each[free.rows]))
+    choosing = (each > 0) & (each < free.lengths)
+    shares: Floats = at_top[choosing] / each[choosing]
+    return shares

@@ -86,12 +86,12 @@ def denoise(
         "fill_depth" if filling else "depth",
     )
     metrics = chosen_report.measure(
-        found, known, chosen.lists, max(params.depth, params.fill_depth)
+        found, known, [chosen.lists], max(params.depth, params.fill_depth)
     )
     if params.denoised:
         warnings += cautions.on_probabilities(inputs)
         advice = "the ranker refuses next to none of them; look at share_below_threshold_by_rank"
-        warnings += chosen_report.cautions(metrics, advice)
+        warnings += cautions.on_overlap(metrics, advice)
     unknown = filters.window(found.lists, 1, params.depth) & ~known.among(found.lists)
     missing = judged.not_scored
     return Outcome(

@@ -118,16 +118,18 @@ def hybrid(
     dropped: Counter[str] = Counter()
     metrics: dict[str, Any] = {}
     for kind, each in made:
-        # Where a kind has several lists of a query, the last speaks for all.
-        depth = params.depth if kind == "undenoised" else params.deepest_denoised
-        told = chosen_report.measure(judged.found, judged.known, each.negatives, depth)
-        metrics |= {f"{kind}_{name}": value for name, value in told.items()}
         counts[kind] += len(each.negatives)
         counts.update(each.counts)
         dropped.update({f"{kind}: {reason}": count for reason, count in each.dropped.items()})
     if judged.not_scored:
         dropped["not scored"] = judged.not_scored * len(kinds)
     warnings = cautions.on_short_lists(judged.found.lists, params.depth, "depth")
+    depths = {"undenoised": params.depth, "denoised": params.deepest_denoised}
+    for kind, depth in depths.items():
+        draws = [each.negatives for name, each in made if name == kind]
+        told = chosen_report.measure(judged.found, judged.known, draws, depth)
+        warnings += cautions.on_overlap(told, f"give the {kind} lists more depth, or fewer")
+        metrics |= {f"{kind}_{name}": value for name, value in told.items()}
     if params.denoised:
         warnings += cautions.on_probabilities(inputs)
     rows = [tables.training_lists(each.positives, each.negatives) for _, each in made]

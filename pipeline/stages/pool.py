@@ -71,7 +71,13 @@ def pool(inputs: Inputs, params: PoolParams, writer: ArtifactWriter, context: Co
         "starved": searched - kept,
     }
     metrics = pool_report.merged([info["measured"] for info in infos])
-    warnings = pool_report.cautions(metrics, params.sampler.name)
+    warnings = []
+    if params.sampler.name != "top":
+        warnings += cautions.on_overlap(
+            metrics,
+            f"sampler '{params.sampler.name}' hardly differs from `top`; look at the quantiles of "
+            "difference_score, and move `b`, lower `a`, or give the pool more depth",
+        )
     if not kept:
         warnings.append("no query has a pool: nothing can be trained on this")
     if params.filters.ranker_below is not None:

@@ -30,6 +30,8 @@ _READS: Mapping[str, tuple[str, ...]] = {
     "simans": ("a", "b", "standardised"),
     "simans_laplace": ("a", "b", "standardised"),
     "doc_sim": ("a", "b", "standardised"),
+    "trisampler_query": ("standardised",),
+    "trisampler": ("standardised",),
 }
 _WITHOUT_POSITIVE = ("uniform", "top", "softmax")
 _DENSITIES: Mapping[str, float] = {"simans_laplace": 3.0}
@@ -49,7 +51,7 @@ class SamplerParams(Params):
         b: the peak lies at the positive's score + b. The code released for NQ adds its b = 1, which
             is -1 here.
         standardised: a and b in units of the standard deviation of the list's scores, instead of
-            the scores' own: for vectors of length one.
+            the scores' own: for vectors of length one. TriSampler's a is 1/4 either way.
         temperature: of `softmax`.
     """
 

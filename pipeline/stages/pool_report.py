@@ -12,9 +12,6 @@ from pipeline.methods.lists import Floats
 from pipeline.methods.pools import Pools
 from pipeline.stages.score_report import in_bands, points, quantiles, shares_by_band
 
-# A draw that shares more than this with the top candidates hardly differs from taking them.
-TOO_MUCH_OVERLAP = 0.9
-
 
 def measure(
     pools: Pools,
@@ -66,15 +63,3 @@ def merged(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if told:
             found[f"{what}_score"] = told
     return found
-
-
-def cautions(metrics: Mapping[str, Any], sampler: str) -> list[str]:
-    """A warning where the draw is almost that of the top candidates, and was not meant to be."""
-    overlap = metrics.get("overlap_with_top", 0.0)
-    if sampler == "top" or overlap <= TOO_MUCH_OVERLAP:
-        return []
-    return [
-        f"{overlap:.0%} of the negatives drawn stand among the top candidates anyway: sampler "
-        f"'{sampler}' hardly differs from `top`; look at the quantiles of difference_score, and "
-        "move `b`, lower `a`, or give the pool more depth"
-    ]

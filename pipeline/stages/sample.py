@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from pipeline.artifacts.reader import Artifact
     from pipeline.artifacts.writer import ArtifactWriter
+    from pipeline.methods.filters import KnownPairs
     from pipeline.methods.lists import PassageLists
     from pipeline.methods.negatives import Negatives
     from pipeline.stages.tables import Candidates
@@ -57,14 +58,23 @@ class SampleParams(Params):
     # Left out where it is not given, so that it is in no key of lists of all queries.
     fold: FoldParams | None = Field(default=None, exclude_if=lambda value: value is None)
 
+    @property
+    def draws(self) -> bool:
+        """Whether there will be negatives at all."""
+        return self.source != "none" and self.num_negatives > 0
+
+    @property
+    def reads_candidates(self) -> bool:
+        """Whether negatives are drawn from a search's candidates."""
+        return self.source in ("candidates", "top") and self.draws
+
     def mismatches(self, wired: Mapping[str, int], resources: Resources) -> Sequence[str]:
         """Candidates where they are drawn from, and nowhere else; a fold that there is."""
         if self.fold is not None and self.fold.mistakes():
             return self.fold.mistakes()
-        reads = self.source in ("candidates", "top") and self.num_negatives > 0
-        if reads and not wired.get("candidates"):
+        if self.reads_candidates and not wired.get("candidates"):
             return (_needs_candidates(self.source),)
-        if wired.get("candidates") and not reads:
+        if wired.get("candidates") and not self.reads_candidates:
             why = f"with `source: {self.source}`" if self.num_negatives else "with no negatives"
             return (unused_input("candidates", f"{why} nothing is drawn from them"),)
         return ()
@@ -85,6 +95,7 @@ def sample(
     inputs: Inputs, params: SampleParams, writer: ArtifactWriter, context: Context
 ) -> Outcome:
     """Give each labelled query its positives and drawn negatives."""
+    from pipeline.methods.filters import KnownPairs
     from pipeline.stages import cautions, chosen_report, folds, tables
 
     dataset = inputs["dataset"]
@@ -95,7 +106,9 @@ def sample(
     positives = positives.take(labelled)
     candidates = _candidates(inputs, params, positives.query_indices)
     given = _given(dataset, params, candidates, positives)
-    found = _draw(inputs, params, positives, given, context.seed + params.replicate)
+    known = tables.never_negative(dataset, inputs["tokens"]) if params.draws else KnownPairs.of()
+    passages = dataset.rows("passages")
+    found = _draw(params, positives, given, known, passages, context.seed + params.replicate)
     drawn = found.lists
     positives = positives.of(drawn.query_indices)
     writer.write_table("lists", tables.training_lists(positives, drawn))
@@ -108,10 +121,9 @@ def sample(
     metrics: dict[str, Any] = {}
     if candidates is not None:
         warnings = cautions.on_short_lists(candidates.lists, params.depth, "depth")
-        known = tables.never_negative(dataset, inputs["tokens"])
-        metrics = chosen_report.measure(candidates, known, drawn, params.depth)
+        metrics = chosen_report.measure(candidates, known, [drawn], params.depth)
         if params.source == "candidates":
-            warnings += chosen_report.cautions(metrics, "raise `depth` to draw from more of them")
+            warnings += cautions.on_overlap(metrics, "raise `depth` to draw from more of them")
     return Outcome(
         rows_in=everyone,
         rows_out=len(positives),
@@ -135,24 +147,24 @@ def _given(
 
     if candidates is not None:
         return candidates.lists.of(positives.query_indices)
-    if params.source == "given" and params.num_negatives:
+    if params.source == "given" and params.draws:
         return tables.given_negatives(dataset).of(positives.query_indices)
     return None
 
 
 def _draw(
-    inputs: Inputs,
     params: SampleParams,
     positives: PassageLists,
     given: PassageLists | None,
+    known: KnownPairs,
+    passages: int,
     seed: int,
 ) -> Negatives:
-    """Negatives of each query of `positives`, as the source says."""
+    """Negatives of each query of `positives`; from all `passages` where no lists are given."""
     import numpy as np
 
     from pipeline.methods import negatives, samplers
     from pipeline.methods.lists import PassageLists
-    from pipeline.stages import tables
 
     queries = positives.query_indices
     wanted = (
@@ -160,13 +172,10 @@ def _draw(
         if params.per == "positive"
         else np.full(len(positives), params.num_negatives)
     )
-    if params.source == "none" or params.num_negatives == 0:
+    if not params.draws:
         return _unfilled(PassageLists.from_rows(queries, [[]] * len(queries)))
-    known = tables.never_negative(inputs["dataset"], inputs["tokens"])
     if given is None:
-        most = samplers.corpus(
-            queries, int(wanted.max()), inputs["dataset"].rows("passages"), known, seed
-        )
+        most = samplers.corpus(queries, int(wanted.max()), passages, known, seed)
         kept = samplers.top(most, np.ones(len(most.passage_indices), bool), wanted)
         return _unfilled(most.keep(kept))
     depth = params.depth
@@ -196,7 +205,7 @@ def _candidates(
     """What is drawn from for these queries, if it is candidates."""
     from pipeline.stages import tables
 
-    if params.source not in ("candidates", "top") or params.num_negatives == 0:
+    if not params.reads_candidates:
         return None
     found = inputs.get("candidates")
     if found is None:

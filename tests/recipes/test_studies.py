@@ -20,7 +20,7 @@ SAMPLERS = {
     "SimANS": {"sampler": SPREAD},
     "SimANS, Laplace": {"sampler": {**SPREAD, "name": "simans_laplace"}},
     "SimANS by the positive": {"sampler": {**SPREAD, "name": "doc_sim"}},
-    "TriSampler": {"sampler": {"name": "trisampler"}, "filters": {"angle": 60}},
+    "TriSampler": {"sampler": {**SPREAD, "name": "trisampler"}, "filters": {"angle": 60}},
     "below 95 % of the positive": {
         "sampler": {"name": "top"},
         "filters": {"share_of_positive": 0.95},

@@ -163,7 +163,7 @@ def trained(loss: str) -> Made:
 STAGES = {
     "denoise": {"depth": 2, "fill_depth": 2, "num_negatives": 1},
     "pseudo_label": {"depth": 2, "splits": ("train",)},
-    "hybrid": {"depth": 2, "num_negatives": 1},
+    "hybrid": {"depth": 2, "num_negatives": 2},
 }
 
 
@@ -321,7 +321,7 @@ def test_what_is_told_of_negatives_that_were_chosen(bench, wired):
     wired["candidates"] = candidates(bench, ranked, logits)
     easy = bench.outcome(bench.run("denoise", params, **wired))
     assert easy.metrics["overlap_with_top"] == 1
-    assert any("100% of the negatives are the top candidates" in line for line in easy.warnings)
+    assert any("100% of the negatives stand among the top" in line for line in easy.warnings)
     del wired["candidates"]
     plain = candidates(bench, ranked, None)
     for source in ("top", "candidates"):
@@ -476,6 +476,37 @@ def test_hybrid_asks_the_ranker_to_its_own_depth_and_thresholds(bench, wired):
     assert {row["positives"][0] for row in denoised} == {13, 2}
     assert {row["positives"][0] for row in undenoised} == {13}
     assert {passage for row in undenoised for passage in row["negatives"]} == set(ranked)
+
+
+def test_hybrid_tells_of_all_lists_of_a_kind(bench, wired):
+    ranked = {2: [1, 2, 3, 4, 5, 6], 3: [7, 8, 9, 15, 16, 17]}
+    logits = {2: [-5.0, 5.0, -5.0, -5.0, 5.0, 5.0], 3: [-5.0, -5.0, 5.0, 5.0, 5.0, 5.0]}
+    wired |= {"candidates": candidates(bench, ranked, logits)}
+    params = {"num_negatives": 2, "depth": 6, "undenoised": 3, "denoised": 2}
+    made = bench.run("hybrid", params, **wired)
+    rows = made.read("lists").to_pylist()
+    metrics = bench.outcome(made).metrics
+    kinds = {"undenoised": rows[:6], "denoised": rows[6:]}
+    for kind, lists in kinds.items():
+        ranks = [[ranked[row["query_index"]].index(p) for p in row["negatives"]] for row in lists]
+        shares = [np.mean([rank < 2 for rank in each]) for each in ranks]
+        assert metrics[f"{kind}_overlap_with_top"] == pytest.approx(np.mean(shares))
+        first = metrics[f"{kind}_negatives_by_rank"]["1"]
+        assert first == pytest.approx(np.mean([rank == 0 for rank in np.concatenate(ranks)]))
+    # Of three draws each differs from the others, so one alone would tell something else.
+    assert len({str(row["negatives"]) for row in kinds["undenoised"]}) > 2
+    # Query 3's two sure negatives are its first two in every denoised list.
+    denoised = {str(row["negatives"]) for row in kinds["denoised"] if row["query_index"] == 3}
+    assert denoised == {"[7, 8]"}
+    assert not any("top candidates" in line for line in bench.outcome(made).warnings)
+
+
+def test_hybrid_warns_where_it_takes_the_top_candidates(bench, wired):
+    ranked = {2: [1, 2, 3, 4, 5, 6]}
+    wired |= {"candidates": candidates(bench, ranked, {2: [-5.0, -5.0, 5.0, 5.0, 5.0, 5.0]})}
+    params = {"num_negatives": 2, "depth": 6, "undenoised": 0, "denoised": 1}
+    (warning, _) = bench.outcome(bench.run("hybrid", params, **wired)).warnings
+    assert warning.startswith("100% of the negatives") and "the denoised lists" in warning
 
 
 # score and calibrate --------------------------------------------------------------------------

@@ -150,16 +150,21 @@ def test_every_sampler_by_its_formula(world: World, sampler, weight) -> None:
         assert got == pytest.approx(expected)
 
 
-def test_units_of_the_spread_are_those_of_what_filters_left(world: World) -> None:
+@pytest.mark.parametrize(
+    ("sampler", "a", "b"),
+    [({"name": "simans", "a": 2.0, "b": 0.5}, 2.0, 0.5), ({"name": "trisampler_query"}, 0.25, 0.0)],
+    ids=["simans", "trisampler_query"],
+)
+def test_units_of_the_spread_are_those_of_what_filters_left(world: World, sampler, a, b) -> None:
     params = {
-        "sampler": {"name": "simans", "a": 2.0, "b": 0.5, "standardised": True},
+        "sampler": {**sampler, "standardised": True},
         "filters": {"first_rank": 4},
         "positive": "each",
     }
     for (query, positive), row in rows(world.pool(params)).items():
         own = world.score(query, positive)
         left = np.array([world.score(query, p) for p in world.ranking(query)[3:]])
-        expected = -2 * ((left - own) / left.std() - 0.5) ** 2
+        expected = -a * ((left - own) / left.std() - b) ** 2
         assert row["log_weight"] == pytest.approx(expected.tolist())
 
 

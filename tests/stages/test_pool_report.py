@@ -110,11 +110,3 @@ def test_what_is_not_known_is_not_told() -> None:
     world.ranks[:], world.positive[:] = 0, np.nan
     found = pool_report.merged([world.part(0, 50)])
     assert set(found) == {"effective_size", "overlap_with_top", "negative_score"}
-
-
-def test_a_warning_begins_beyond_ninety_percent() -> None:
-    for overlap, warned in ((0.9, False), (0.901, True), (1.0, True)):
-        found = pool_report.cautions({"overlap_with_top": overlap}, "simans")
-        assert bool(found) == warned
-    assert not pool_report.cautions({"overlap_with_top": 1.0}, "top")
-    assert not pool_report.cautions({}, "simans")
