@@ -14,6 +14,10 @@ ANSWER_SECONDS = 60.0
 POLL_SECONDS = 0.2
 
 
+class NoRoomBeside(Exception):
+    """The ranks leave no GPU to what works beside them."""
+
+
 @dataclass(frozen=True)
 class Room:
     """What the ranks leave of the cluster.
@@ -21,7 +25,7 @@ class Room:
     Attributes:
         workers: that a companion may start, at least one.
         cpus: reserved for each; 0 where the ranks have them all, which one worker then shares.
-        gpus: likewise.
+        gpus: reserved for each, as for a rank.
     """
 
     workers: int
@@ -30,17 +34,27 @@ class Room:
 
 
 def room_beside(resources: HasResources, ranks: int) -> Room:
-    """The workers for which there is room beside so many ranks of these resources."""
+    """The workers for which there is room beside so many ranks of these resources.
+
+    Raises:
+        NoRoomBeside: the ranks hold the GPUs; a corpus would be encoded on a CPU, and all wait.
+    """
     import ray
 
     gpus = gpus_per_worker(resources, accompanied=True)
     found = ray.cluster_resources()
-    left = [found.get("CPU", 0) / resources.cpus_per_worker - ranks]
+    workers = int(found.get("CPU", 0) / resources.cpus_per_worker) - ranks
     if gpus:
-        left.append(found.get("GPU", 0) / gpus - ranks)
-    workers = int(min(left))
+        on_gpus = int(found.get("GPU", 0) / gpus) - ranks
+        if on_gpus < 1:
+            raise NoRoomBeside(
+                f"training takes all {found.get('GPU', 0):g} GPU with {ranks} workers of {gpus:g} "
+                "each, and what makes its negatives anew needs one too: give fewer `workers`, or "
+                "less of a GPU each, as `gpus_per_worker: 0.5`"
+            )
+        workers = min(workers, on_gpus)
     # A worker that waits for what the ranks hold would wait for ever, and they for it.
-    return Room(workers, resources.cpus_per_worker, gpus) if workers >= 1 else Room(1, 0, 0)
+    return Room(workers, resources.cpus_per_worker, gpus) if workers >= 1 else Room(1, 0, gpus)
 
 
 class Companion(Protocol):
@@ -111,11 +125,8 @@ class _Attendance:
 
 
 @contextmanager
-def accompanied(companion: Companion | None, room: Room, max_failures: int) -> Iterator[None]:
+def accompanied(companion: Companion, room: Room, max_failures: int) -> Iterator[None]:
     """Have a companion work while the block runs; its process is started again where it dies."""
-    if companion is None:
-        yield
-        return
     attendance = _Attendance(companion, room, max_failures)
     attendance.begin()
     try:

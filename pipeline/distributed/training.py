@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.artifacts.store import Store
@@ -61,6 +62,7 @@ def launch(
     Raises:
         TrainingFailure: the loop failed in a worker; the message carries its error.
         UnsharedRoot: some node does not see the root.
+        NoRoomBeside: the ranks leave no GPU to the companion.
     """
     if resources.workers == 0:
         from pipeline.models.device import choose_device
@@ -134,11 +136,14 @@ def _launch_on_ray(
     scaling = train.ScalingConfig(
         num_workers=ranks, use_gpu=bool(gpus), resources_per_worker=per_worker
     )
-    left = room_beside(resources, ranks)
+    beside: AbstractContextManager[None] = nullcontext()
+    if companion is not None:
+        left = room_beside(resources, ranks)
+        beside = accompanied(companion, left, resources.max_failures)
     with (
         shared_root(store) as probe,
         counting(progress, wanted_room(ranks, resources.cpus_per_worker, gpus)) as tally,
-        accompanied(companion, left, resources.max_failures),
+        beside,
     ):
         config = {
             "loop": loop,

@@ -60,14 +60,29 @@ def made_from(store: Store, made: Manifest, name: str) -> Manifest:
 def optimiser_steps(run: Artifact, role: Role) -> int | None:
     """The steps of all trainings, one after the other, behind a run's retriever or ranker.
 
-    None where that cannot be found out; 0 where nothing was trained.
+    Where two models took turns, those of its own. None where that cannot be found out; 0 where
+    nothing was trained.
     """
+    total = 0
     try:
-        return sum(
-            int(made.outcome.get("counts", {}).get("steps", 0)) for made in models_behind(run, role)
-        )
+        for made in models_behind(run, role):
+            role = _ROLES.get(made.kind, role)
+            total += _own_steps(made, role)
     except UnknownOrigin:
         return None
+    return total
+
+
+def _own_steps(made: Manifest, role: Role) -> int:
+    """The steps in which a training changed the model of that role."""
+    from pipeline.stages.train_joint import TurnsParams
+
+    steps = int(made.outcome.get("counts", {}).get("steps", 0))
+    params = made.key_inputs.get("params", {})
+    if role == "ranker" and params.get("teacher") == "static":
+        return 0
+    turns = params.get("turns")
+    return TurnsParams(**turns).phases.done(role, steps) if turns else steps
 
 
 def searched_depth(run: Artifact, split: str) -> int | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts.kinds import (
     CALIBRATION,
@@ -13,12 +14,34 @@ from pipeline.artifacts.kinds import (
     NEGATIVE_POOLS,
     TOKENS,
 )
-from pipeline.dag.contract import Context, Input, Inputs, Outcome, stage
+from pipeline.dag.contract import Context, Input, Inputs, Mismatch, Outcome, stage
 from pipeline.stages.pool_params import PoolParams
 
 if TYPE_CHECKING:
+    from pipeline.artifacts.reader import Artifact
     from pipeline.artifacts.writer import ArtifactWriter
+    from pipeline.stages.pool_params import SamplerParams
     from pipeline.stages.pool_shard import PoolTask
+
+# Weights that leave more than this share of the candidates in play hardly prefer any.
+_NEARLY_UNIFORM = 0.97
+_SPREAD = "`standardised: true` counts differences in units of their spread"
+# What makes a sampler prefer the top candidates less, and what makes it prefer some more.
+_SOFTER = {
+    "softmax": ["raise `temperature`"],
+    "nearest": ["move `b`"],
+    "simans": ["look at the quantiles of difference_score and move `b`", "lower `a`"],
+    "simans_laplace": ["look at the quantiles of difference_score and move `b`", "lower `a`"],
+    "doc_sim": ["move `b`", "lower `a`"],
+}
+_SHARPER = {
+    "softmax": "lower `temperature`",
+    "simans": f"raise `a`, or {_SPREAD}",
+    "simans_laplace": f"raise `a`, or {_SPREAD}",
+    "doc_sim": f"raise `a`, or {_SPREAD}",
+    "trisampler_query": _SPREAD,
+    "trisampler": _SPREAD,
+}
 
 
 @stage(
@@ -31,6 +54,7 @@ if TYPE_CHECKING:
         "calibration": Input((CALIBRATION,), optional=True),
     },
     output=NEGATIVE_POOLS,
+    code_version=2,
     draws=True,
     libraries=("numpy",),
 )
@@ -43,6 +67,8 @@ def pool(inputs: Inputs, params: PoolParams, writer: ArtifactWriter, context: Co
     from pipeline.stages.pool_shard import MakePoolWork
 
     dataset = inputs["dataset"]
+    if params.filters.without_answer:
+        _check_answers(dataset, params.split)
     queries = tables.queries_of(dataset, [params.split])
     labelled = int(np.isin(queries, tables.positives_of(dataset).lists().query_indices).sum())
     tasks = _tasks(inputs)
@@ -71,13 +97,7 @@ def pool(inputs: Inputs, params: PoolParams, writer: ArtifactWriter, context: Co
         "starved": searched - kept,
     }
     metrics = pool_report.merged([info["measured"] for info in infos])
-    warnings = []
-    if params.sampler.name != "top":
-        warnings += cautions.on_overlap(
-            metrics,
-            f"sampler '{params.sampler.name}' hardly differs from `top`; look at the quantiles of "
-            "difference_score, and move `b`, lower `a`, or give the pool more depth",
-        )
+    warnings = _cautions(metrics, params.sampler)
     if not kept:
         warnings.append("no query has a pool: nothing can be trained on this")
     if params.filters.ranker_below is not None:
@@ -93,6 +113,51 @@ def pool(inputs: Inputs, params: PoolParams, writer: ArtifactWriter, context: Co
     )
 
 
+def _check_answers(dataset: Artifact, split: str) -> None:
+    """Raise Mismatch where there is no answer to look for."""
+    from pipeline.stages import tables
+    from pipeline.stages.measuring import Judgements
+
+    if not len(Judgements.read(dataset).answered(tables.queries_of(dataset, [split]))):
+        raise Mismatch(
+            f"filter 'without_answer' looks for answers, and no query of '{split}' comes with any: "
+            "leave it out"
+        )
+
+
+def _check_order(found: Sequence[Artifact], embeddings: Sequence[Artifact]) -> None:
+    """Raise Mismatch where candidates stand beside the vectors that found other ones."""
+    from pipeline.stages import lineage
+
+    keys = [each.manifest.key for each in embeddings]
+    for number, (candidates, key) in enumerate(zip(found, keys, strict=False), 1):
+        made_of = lineage.input_key(candidates, "embeddings")
+        if made_of in keys and made_of != key:
+            raise Mismatch(
+                f"candidates {number} were found by embeddings {keys.index(made_of) + 1} of those "
+                "wired: wire both in the same order"
+            )
+
+
+def _cautions(metrics: Mapping[str, Any], sampler: SamplerParams) -> list[str]:
+    """Warnings of a draw that is almost that of `top`, or almost uniform, and was to be neither."""
+    from pipeline.stages import cautions
+
+    found = []
+    if sampler.name != "top":
+        advice = [*_SOFTER.get(sampler.name, ()), "give the pool more depth"]
+        found += cautions.on_overlap(
+            metrics, f"sampler '{sampler.name}' hardly differs from `top`; {', or '.join(advice)}"
+        )
+    share = metrics.get("effective_share", 0.0)
+    if sampler.name in _SHARPER and share > _NEARLY_UNIFORM:
+        found.append(
+            f"the pools' effective size is {share:.0%} of their candidates: sampler "
+            f"'{sampler.name}' hardly differs from `uniform`; {_SHARPER[sampler.name]}"
+        )
+    return found
+
+
 def _tasks(inputs: Inputs) -> list[PoolTask]:
     """One for each shard of candidates, with the embeddings that belong to them."""
     from pipeline.stages import tables
@@ -100,6 +165,7 @@ def _tasks(inputs: Inputs) -> list[PoolTask]:
 
     found, embeddings = inputs.many("candidates"), inputs.many("embeddings")
     tables.refuse_repeated_queries(found)
+    _check_order(found, embeddings)
     pairs = zip(found, embeddings or [None] * len(found), strict=True)
     shards = [(shard, vectors) for each, vectors in pairs for shard in each.shards("candidates")]
     return [PoolTask(index, *shard) for index, shard in enumerate(shards)]

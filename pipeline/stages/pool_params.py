@@ -51,7 +51,8 @@ class SamplerParams(Params):
         b: the peak lies at the positive's score + b. The code released for NQ adds its b = 1, which
             is -1 here.
         standardised: a and b in units of the standard deviation of the list's scores, instead of
-            the scores' own: for vectors of length one. TriSampler's a is 1/4 either way.
+            the scores' own: for vectors of length one, whose scores differ
+            so little that without it the draw is almost uniform. TriSampler's a is 1/4 either way.
         temperature: of `softmax`.
     """
 
@@ -129,7 +130,8 @@ class PoolParams(Params):
             compares with its score; `mean` too, but compares with the mean score of all; `each`
             makes a row of every positive.
         starved: pools with fewer candidates than `num_negatives` are left out (`drop`), get random
-            passages of the corpus (`fill`), or stay as they are (`fewer`).
+            passages of the corpus that no filter has refused (`fill`), or stay as they are
+            (`fewer`).
     """
 
     split: LabelledSplit = "train"

@@ -46,14 +46,23 @@ def measure(
 
 
 def merged(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The metrics of all shards together; quantiles of several shards are interpolated."""
+    """The metrics of all shards together; quantiles of several shards are interpolated.
+
+    Returns:
+        Means over pools: `effective_size`, and `overlap_with_top`; `effective_share`, the effective
+        size per candidate with a score; `positives_by_rank` and the quantiles of `score_report`.
+    """
     pools = sum(each["pools"] for each in measured)
     if pools == 0:
         return {}
+    scored = sum(each["scores"]["negative"]["count"] for each in measured)
+    effective = sum(each["effective_size"] for each in measured)
     found: dict[str, Any] = {
-        "effective_size": sum(each["effective_size"] for each in measured) / pools,
+        "effective_size": effective / pools,
         "overlap_with_top": sum(each["overlap"] for each in measured) / pools,
     }
+    if scored:
+        found["effective_share"] = effective / scored
     ranked = sum(each["ranked"] for each in measured)
     if ranked:
         bands = [each["bands"] for each in measured]

@@ -17,6 +17,7 @@ from pipeline.artifacts.writer import ArtifactWriter
 from pipeline.dag.contract import Progress
 from pipeline.methods import filters
 from pipeline.methods.answers import matching
+from pipeline.methods.filters import KnownPairs
 from pipeline.methods.lists import Floats, Mask, PassageLists
 from pipeline.methods.near_copies import near_copies
 from pipeline.methods.negatives import refuse_unscored
@@ -82,7 +83,7 @@ class PoolShard:
         # Ranks are counted without known positives, whether or not the search has taken them out.
         block = block.keep(~self._known.among(block.lists))
         ranks = block.positive_ranks
-        block, left_out = self._filtered(block, positives)
+        block, refused, left_out = self._filtered(block, positives)
         pools = block.pools(params.sampler, params.num_negatives, scoring)
         overlap = pools.overlap_with_top(block.lists, params.num_negatives, self._made.seed)
         done = complete(
@@ -90,7 +91,7 @@ class PoolShard:
             params.num_negatives,
             params.starved,
             self._made.dataset.rows("passages"),
-            self._known,
+            self._known | refused,
             self._made.seed,
         )
         rows = _Rows.of(done, block, ranks, scoring)
@@ -110,8 +111,10 @@ class PoolShard:
         self._made.writer.shards("pools").write(task.index, rows.table(), info)
         return {}
 
-    def _filtered(self, block: Block, positives: PassageLists) -> tuple[Block, dict[str, int]]:
-        """The candidates that may be drawn, and how many each filter left out."""
+    def _filtered(
+        self, block: Block, positives: PassageLists
+    ) -> tuple[Block, KnownPairs, dict[str, int]]:
+        """The candidates that may be drawn, those refused, and how many each filter left out."""
         params = self._made.params
         block = block.keep(filters.window(block.lists, 1, params.depth))
         if block.probabilities is not None:
@@ -119,7 +122,9 @@ class PoolShard:
             refuse_unscored(block.lists, block.probabilities, every, params.depth)
         masks = block.masks(params.filters, lambda lists: self._masks_of_texts(lists, positives))
         allowed, dropped = filters.applied(block.lists, masks)
-        return block.keep(allowed), {f"left_out_by_{name}": n for name, n in dropped.items()}
+        counts = {f"left_out_by_{name}": n for name, n in dropped.items()}
+        refused = (block.lists.queries[~allowed], block.lists.passage_indices[~allowed])
+        return block.keep(allowed), KnownPairs.of(refused), counts
 
     def _masks_of_texts(self, lists: PassageLists, positives: PassageLists) -> Mapping[str, Mask]:
         chosen = self._made.params.filters
@@ -129,6 +134,7 @@ class PoolShard:
             judged.read_texts(lists.passage_indices)
             answers = [judged.answers.get(query, ()) for query in lists.query_indices.tolist()]
             found["without_answer"] = ~matching(lists, answers, judged.texts.__getitem__)
+            judged.texts.clear()
         if chosen.near_copies is not None:
             store = tables.open_tokens(self._made.tokens)
             own = positives.of(lists.query_indices)

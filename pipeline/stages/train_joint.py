@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.artifacts.writer import ArtifactWriter
     from pipeline.training.joint import JointLoss, JointObjective
     from pipeline.training.loop import TrainingPlan
+    from pipeline.training.phases import Phases
     from pipeline.training.rows import Rows
     from pipeline.training.world import World
 
@@ -61,6 +62,13 @@ class TurnsParams(Params):
 
     ranker: int = Field(default=500, ge=1)
     retriever: int = Field(default=1500, ge=1)
+
+    @property
+    def phases(self) -> Phases:
+        """Which model a step of a training, or of a part of one, trains."""
+        from pipeline.training.phases import Phases
+
+        return Phases((("ranker", self.ranker), ("retriever", self.retriever)))
 
 
 class TrainJointParams(TrainParams):
@@ -134,6 +142,11 @@ class TrainJointParams(TrainParams):
                 found.append("the teacher is static: it has no ranker_learning_rate")
         elif self.turns is not None and self.chosen("teacher_gradient"):
             found.append("in the retriever's turn no gradient reaches the ranker: teacher_gradient")
+        if self.turns is not None and self.max_steps and self.max_steps <= self.turns.ranker:
+            found.append(
+                f"max_steps {self.max_steps} end with the ranker's first turn of "
+                f"{self.turns.ranker}: the retriever would not be trained"
+            )
         if self.reward == "none" and self.divergence_weight + self.contrastive_weight == 0:
             found.append("the retriever learns nothing: all weights are 0")
         if self.reward == "none" and self.reward_weight != 1:
@@ -147,8 +160,6 @@ class TrainJointParams(TrainParams):
 
     def joint_plan(self, seed: int) -> TrainingPlan:
         """How the models are trained, together or in turns."""
-        from pipeline.training.phases import Phases
-
         if self.teacher == "static":
             return self.plan(seed, "retriever")
         plan = self.plan(seed, "retriever", "ranker")
@@ -157,10 +168,7 @@ class TrainJointParams(TrainParams):
             optimizers["ranker"] = replace(
                 optimizers["ranker"], learning_rate=self.ranker_learning_rate
             )
-        turns = self.turns
-        phases = None
-        if turns is not None:
-            phases = Phases((("ranker", turns.ranker), ("retriever", turns.retriever)))
+        phases = None if self.turns is None else self.turns.phases
         return replace(plan, optimizers=optimizers, phases=phases)
 
     def chosen(self, name: str) -> Any:
@@ -260,6 +268,8 @@ def train_joint(
     exports.check_ranker(inputs["ranker"], inputs["tokens"])
     plan = params.joint_plan(context.seed)
     rows, lists = read_rows(inputs, params.num_negatives, plan.seed, whole=True)
+    if plan.phases is not None:
+        plan.phases.check(plan.batches(len(rows)).total_steps)
     prepared = _Prepared(
         inputs["retriever"],
         inputs["ranker"],

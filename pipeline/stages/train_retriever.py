@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from pipeline.training.world import World
 
 
+_GROUP_SIZE = 32
+
+
 class TrainRetrieverParams(TrainParams):
     """The retriever, what it is compared with, and its optimisation.
 
@@ -64,7 +67,7 @@ class TrainRetrieverParams(TrainParams):
 
     encoder: EncoderParams = EncoderParams()
     negatives: Literal["cross_batch", "in_batch"] = "cross_batch"
-    in_batch_group_size: int = Field(default=32, ge=1)
+    in_batch_group_size: int = Field(default=_GROUP_SIZE, ge=1)
     num_negatives: int = Field(default=1, ge=0)
     # Left out where they are not given, so that they are in no key of an earlier training.
     loss: Literal["softmax", "pairwise", "lambda_rank"] = Field(
@@ -85,6 +88,12 @@ class TrainRetrieverParams(TrainParams):
     def mismatches(self, wired: Mapping[str, int], resources: Resources) -> Sequence[str]:
         """As all training, hard negatives for the passage-centric loss, and vectors to search."""
         found = [*super().mismatches(wired, resources), *query_tower.mismatches(self, wired)]
+        in_groups = self.negatives == "in_batch" or self.refresh == "every_step"
+        if not in_groups and self.in_batch_group_size != _GROUP_SIZE:
+            found.append(
+                f"in_batch_group_size {self.in_batch_group_size} is not used: negatives is "
+                f"'{self.negatives}'"
+            )
         if self.passage_centric_weight > 0 and self.num_negatives == 0:
             found.append("passage_centric_weight needs hard negatives: num_negatives is 0")
         if self.passage_centric_weight == 0 and self.passage_centric_form != "paper":

@@ -20,6 +20,15 @@ class Phases:
         if not names or len(set(names)) != len(names) or any(n < 1 for _, n in self.turns):
             raise ValueError(f"turns need each model once, with at least one step: {self.turns}")
 
+    def check(self, total: int) -> None:
+        """Raise ValueError where a training of `total` steps ends before a model's first turn."""
+        idle = [name for name, _ in self.turns if not self.done(name, total)]
+        if idle:
+            raise ValueError(
+                f"{total} steps end before the first turn of the {idle[0]}: give more steps, or "
+                "shorter `turns`"
+            )
+
     @property
     def cycle(self) -> int:
         """Steps until the first model's turn comes again."""

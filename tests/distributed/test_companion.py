@@ -10,7 +10,7 @@ import ray
 
 from pipeline.dag.contract import Resources
 from pipeline.distributed import companion
-from pipeline.distributed.companion import Room, accompanied, room_beside
+from pipeline.distributed.companion import NoRoomBeside, Room, accompanied, room_beside
 from pipeline.distributed.training import _ranks
 from tests.distributed.work import Attendant, marks
 
@@ -24,7 +24,7 @@ ROOM = Room(workers=1, cpus=0, gpus=0)
         ({"CPU": 8}, {"gpus_per_worker": 0, "cpus_per_worker": 3}, 2, ROOM),
         ({"CPU": 2}, {"gpus_per_worker": 0}, 2, ROOM),
         ({"CPU": 64, "GPU": 8}, {"cpus_per_worker": 4}, 5, Room(3, 4, 1)),
-        ({"CPU": 64, "GPU": 4}, {}, 4, ROOM),
+        ({"CPU": 4, "GPU": 8}, {}, 4, Room(1, 0, 1)),
         ({"CPU": 16, "GPU": 1}, {}, 1, Room(1, 1, 0.5)),
         ({"CPU": 64, "GPU": 4}, {"gpus_per_worker": 0.5}, 4, Room(4, 1, 0.5)),
     ],
@@ -32,6 +32,16 @@ ROOM = Room(workers=1, cpus=0, gpus=0)
 def test_the_room_is_what_the_ranks_leave(cluster, resources, ranks, room, monkeypatch):
     monkeypatch.setattr(ray, "cluster_resources", lambda: cluster)
     assert room_beside(Resources(**resources), ranks) == room
+
+
+@pytest.mark.parametrize(
+    ("gpus", "resources", "ranks"),
+    [(8, {"gpus_per_worker": 1}, 8), (1, {"gpus_per_worker": 1}, 1), (4, {}, 4)],
+)
+def test_ranks_on_all_gpus_leave_no_room(gpus, resources, ranks, monkeypatch):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 64, "GPU": gpus})
+    with pytest.raises(NoRoomBeside, match=f"all {gpus} GPU with {ranks} workers of 1 each"):
+        room_beside(Resources(**resources), ranks)
 
 
 @pytest.mark.parametrize(

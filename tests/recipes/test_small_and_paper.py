@@ -163,11 +163,18 @@ def test_simans_stands_in_rocketqa_where_denoising_does() -> None:
     stages = {stage.name: stage for stage in recipe("simans_rocketqa").stages}
     for number in (1, 2):
         simans, host = stages[f"simans_{number}"], stages[f"retriever_{number}"]
-        lists = ["pools_1" if each == "lists_1" else each for each in host.inputs["lists"]]
+        stands_for = {"lists_1": "pools_1", "lists_2": "labels_2"}
+        lists = [stands_for[each] for each in host.inputs["lists"]]
         assert simans.params == host.params
         assert simans.inputs == {**host.inputs, "lists": tuple(lists)}
         assert (f"M_D{number} by SimANS", f"M_D{number}") in compared("simans_rocketqa")
     assert stages["pools_1"].inputs["candidates"] == stages["scored_0"].inputs["candidates"]
+    # A list gives a row for each of its negatives, and a pool gives one: pseudo-labels are as large
+    # a part of the rows in both.
+    assert stages["labels_2"].inputs == stages["lists_2"].inputs
+    one = {"num_negatives": stages["pools_1"].params.num_negatives}
+    assert stages["labels_2"].params == stages["lists_2"].params.model_copy(update=one)
+    assert stages["lists_1"].params.num_negatives == stages["lists_2"].params.num_negatives
 
 
 @pytest.mark.parametrize("variant", ["longer", "uniform", "simans"])

@@ -473,6 +473,28 @@ def test_both_models_of_a_joint_training_have_their_own_past(bench, models):
     assert optimiser_steps(scored, "ranker") == 60 + 200
 
 
+@pytest.mark.parametrize(
+    ("params", "retriever", "ranker"),
+    [
+        # Twice 6 and 18, and once more 6 and 16.
+        ({"turns": {"ranker": 6, "retriever": 18}, "teacher": "dynamic"}, 52, 18),
+        ({"turns": None, "teacher": "dynamic"}, 70, 70),
+        ({"turns": None, "teacher": "static"}, 70, 0),
+    ],
+    ids=["turns", "together", "static"],
+)
+def test_a_model_has_taken_the_steps_of_its_own_turns(bench, models, params, retriever, ranker):
+    inputs = {"retriever": models.retriever(350), "ranker": models.ranker(60, models.base)}
+    joint = bench.given(JOINT_MODELS, made=Made("train_joint", params, inputs, {"steps": 70}))
+    made = {
+        role: Made(f"joint_{role}", inputs={"joint": joint}) for role in ("retriever", "ranker")
+    }
+    run = models.run(bench.given(RETRIEVER, made=made["retriever"]), 1)
+    scored = models.scored(run, bench.given(RANKER, made=made["ranker"]))
+    assert optimiser_steps(scored, "retriever") == 350 + retriever
+    assert optimiser_steps(scored, "ranker") == 60 + ranker
+
+
 def test_steps_that_cannot_be_found_out_forbid_a_claim(bench, many, models):
     start = models.retriever(16)
     kept = [models.run(models.retriever(26), 5) for _ in range(3)]

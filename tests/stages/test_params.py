@@ -107,6 +107,11 @@ def test_a_form_of_a_loss_without_weight_does_nothing():
     assert "passage_centric_form 'released' is not used" in line
 
 
+def test_a_group_size_is_read_by_in_batch_negatives_alone():
+    (line,) = refused("retriever_0.params.in_batch_group_size=4")
+    assert "in_batch_group_size 4 is not used: negatives is 'cross_batch'" in line
+
+
 EVERY_STEP = {"refresh": "every_step", "num_negatives": 200}
 
 
@@ -180,6 +185,7 @@ def test_a_frozen_teacher_does_not_learn(params, message):
     [
         ({"turns": {}, "preset": "paper"}, "no gradient reaches the ranker"),
         ({"turns": {}, "divergence_weight": 0}, "the retriever learns nothing"),
+        ({"turns": {"ranker": 10}, "max_steps": 10}, "the retriever would not be trained"),
     ],
 )
 def test_turns_in_which_a_model_would_not_learn(params, message):

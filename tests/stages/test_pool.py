@@ -13,7 +13,7 @@ from pipeline.artifacts.kinds import CALIBRATION, CANDIDATES, SCORED_CANDIDATES,
 from pipeline.dag.contract import Resources
 from pipeline.stages import registry, tables
 from pipeline.stages.pool_params import PoolParams, SamplerParams
-from tests.benches import Bench, TinyWorld, embeddings
+from tests.benches import Bench, Made, TinyWorld, embeddings
 
 PASSAGES, WIDTH, DEPTH = 60, 6, 20
 SEED = 5
@@ -366,6 +366,8 @@ def test_starved_queries(world: World, starved: str) -> None:
             assert len(set(row["passage_index"])) == 12
             assert row["passage_index"][: len(few[query])] == few[query]
             assert not set(row["passage_index"]) & set(EVERY_POSITIVE[query])
+            # What the filter has refused does not come back.
+            assert not set(row["passage_index"]) & (set(world.ranking(query)) - set(few[query]))
             assert row["score"] == [world.score(query, p) for p in row["passage_index"]]
     assert outcome.rows_in == outcome.rows_out + sum(outcome.dropped.values())
 
@@ -409,6 +411,32 @@ def test_folds_are_weighed_by_the_model_that_has_not_seen_them(world: World) -> 
         world.pool(candidates=[halves[0], halves[0]], embeddings=[world.vectors, other])
 
 
+def test_vectors_stand_beside_what_they_have_found(world: World) -> None:
+    """Swapped, each half would be scored by the model that was trained on it."""
+    table = world.wired["candidates"].read("candidates")
+    even = table["query_index"].to_numpy() % 2 == 0
+    vectors = [world.vectors, embeddings(world.bench, -world.queries, world.passages, 30, 6)]
+    halves = [
+        world.bench.given(
+            CANDIDATES,
+            {"candidates": [table.filter(pa.array(mask))]},
+            made=Made("mine", inputs={"embeddings": own}),
+        )
+        for mask, own in zip((even, ~even), vectors, strict=True)
+    ]
+    assert rows(world.pool(candidates=halves, embeddings=vectors))
+    with pytest.raises(ValueError, match="candidates 1 were found by embeddings 2"):
+        world.pool(candidates=halves, embeddings=vectors[::-1])
+    # Candidates of one model may be scored by another.
+    assert rows(world.pool(candidates=halves[0], embeddings=vectors[1]))
+
+
+def test_answers_cannot_be_looked_for_where_there_are_none(world: World) -> None:
+    without = world.bench.dataset(TEXTS, SPLITS, POSITIVES, rows_per_shard=17)
+    with pytest.raises(ValueError, match="no query of 'train' comes with any"):
+        world.pool({"filters": {"without_answer": True}}, dataset=without)
+
+
 def test_the_overlap_is_that_of_one_draw_with_the_best(world: World) -> None:
     made = world.pool({"sampler": {"name": "softmax", "temperature": 8.0}})
     pools = tables.pools_of(made)
@@ -430,6 +458,20 @@ def test_a_draw_like_the_top_is_warned_of(world: World) -> None:
     outcome = world.bench.outcome(world.pool(low))
     assert not outcome.warnings
     assert outcome.metrics["overlap_with_top"] < 0.1
+
+
+@pytest.mark.parametrize("name", ["simans", "simans_laplace", "doc_sim", "trisampler_query"])
+def test_a_draw_that_is_almost_uniform_is_warned_of(world: World, name: str) -> None:
+    """Cosines differ by little, so that a density in units of the scores prefers nobody."""
+    short = embeddings(world.bench, world.queries / 10, world.passages / 10, 25, 4)
+    flat = world.bench.outcome(world.pool({"sampler": {"name": name}}, embeddings=short))
+    (warning,) = flat.warnings
+    assert "hardly differs from `uniform`" in warning and "`standardised: true`" in warning
+    assert flat.metrics["effective_share"] == pytest.approx(1, abs=0.03)
+    spread = {"sampler": {"name": name, "standardised": True}}
+    assert not world.bench.outcome(world.pool(spread, embeddings=short)).warnings
+    for other in ({"name": "uniform"}, {"name": "simans"}):
+        assert not world.bench.outcome(world.pool({"sampler": other})).warnings
 
 
 def test_without_embeddings_only_what_needs_no_positive(world: World) -> None:

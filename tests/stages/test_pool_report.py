@@ -58,6 +58,8 @@ def test_one_shard_is_told_exactly() -> None:
         )
         assert found[f"{name}_score"] == pytest.approx(expected)
     assert found["effective_size"] == pytest.approx(EFFECTIVE)
+    scored = np.isfinite(world.scores).sum()
+    assert found["effective_share"] == pytest.approx(400 * EFFECTIVE / scored)
     assert found["overlap_with_top"] == pytest.approx(world.overlap.mean())
 
 
@@ -109,4 +111,5 @@ def test_what_is_not_known_is_not_told() -> None:
     world = Measured(50)
     world.ranks[:], world.positive[:] = 0, np.nan
     found = pool_report.merged([world.part(0, 50)])
-    assert set(found) == {"effective_size", "overlap_with_top", "negative_score"}
+    told = {"effective_size", "effective_share", "overlap_with_top", "negative_score"}
+    assert set(found) == told

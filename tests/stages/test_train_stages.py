@@ -464,6 +464,12 @@ def test_models_take_turns_at_rates_of_their_own(tiny):
         assert [line[name] for line in journal if name in line] == pytest.approx(rates)
 
 
+def test_an_epoch_that_ends_before_the_retrievers_turn_is_refused(tiny):
+    params = {**JOINT, "max_steps": None, "turns": {"ranker": 500, "retriever": 2}}
+    with pytest.raises(ValueError, match="end before the first turn of the retriever"):
+        tiny.bench.run("train_joint", params, **tiny.joining)
+
+
 def test_a_static_teacher_stays_as_it_came(tiny):
     params = {**SHORT, "num_negatives": 2, "teacher": "static"}
     joint = tiny.bench.run("train_joint", params, **tiny.joining)

@@ -20,6 +20,13 @@ def test_a_walk_from_the_start_counts_the_same(lengths: list[int], step: int) ->
         assert phases.done(name, step) == walk[:step].count(name)
 
 
+def test_every_model_has_a_turn() -> None:
+    phases = Phases((("ranker", 2), ("retriever", 3)))
+    with pytest.raises(ValueError, match="2 steps end before the first turn of the retriever"):
+        phases.check(2)
+    phases.check(3)
+
+
 @pytest.mark.parametrize("turns", [(), (("ranker", 0),), (("ranker", 1), ("ranker", 2))])
 def test_turns_that_cannot_be(turns: tuple[tuple[str, int], ...]) -> None:
     with pytest.raises(ValueError, match="each model once"):
