@@ -102,7 +102,7 @@ class FilterParams(Params):
     first_rank: int = Field(default=1, ge=1)
     below: float | None = None
     margin: float | None = None
-    share_of_positive: float | None = Field(default=None, gt=0, le=1)
+    share_of_positive: float | None = Field(default=None, gt=0, le=2)
     angle: float | None = Field(default=None, gt=0, le=180)
     ranker_below: float | None = Field(default=None, ge=0, le=1)
     without_answer: bool = False

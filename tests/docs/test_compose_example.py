@@ -1,4 +1,4 @@
-"""What docs/compose.md names is there, and its example can be planned."""
+"""What docs/compose.md names is there, and its examples and that of a report can be planned."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from pipeline.stages import registry
 
 PROJECT = Path(__file__).parents[2]
 PAGE = (PROJECT / "docs" / "compose.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+METHODS = (PROJECT / "docs" / "methods.md").read_text(encoding="utf-8")
+EXAMPLES = [
+    example
+    for example in re.findall(r"^```yaml\n(.*?)^```$", PAGE + METHODS, re.MULTILINE | re.DOTALL)
+    if example.startswith("extends: ")
+]
 
 
 def written(example, tmp_path):
@@ -47,7 +52,7 @@ def test_the_examples_leave_the_default_run_as_it_is(example, tmp_path):
 def test_sections_that_are_linked_exist():
     headings = {
         re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-")
-        for line in (PROJECT / "docs" / "methods.md").read_text(encoding="utf-8").splitlines()
+        for line in METHODS.splitlines()
         if line.startswith("#")
     }
     linked = re.findall(r"\]\(methods\.md#([^)]+)\)", PAGE)
