@@ -58,7 +58,8 @@ def unused_input(name: str, why: str) -> str:
 
 
 class Resources(BaseModel):
-    """What a stage may use. Never part of a key: results do not depend on it.
+    """What a stage may use. Never part of a key: results do not depend on it, but by rounding and
+    where training draws dropout, which each rank does for itself.
 
     Attributes:
         workers: Ray workers (actors of shard stages, ranks of training). 0 runs in the driver's own

@@ -49,8 +49,8 @@ def room_beside(resources: HasResources, ranks: int) -> Room:
         if on_gpus < 1:
             raise NoRoomBeside(
                 f"training takes all {found.get('GPU', 0):g} GPU with {ranks} workers of {gpus:g} "
-                "each, and what makes its negatives anew needs one too: give fewer `workers`, or "
-                "less of a GPU each, as `gpus_per_worker: 0.5`"
+                "each, and what makes its negatives anew needs one too: give "
+                + ("`gpus_per_worker: 0.5`" if ranks == 1 else "fewer `workers`")
             )
         workers = min(workers, on_gpus)
     # A worker that waits for what the ranks hold would wait for ever, and they for it.

@@ -36,6 +36,7 @@ class Tally:
         self._events: list[tuple[str, Any]] = []
         self._attempts: dict[int, int] = {}
         self._failures: list[str] = []
+        self._hopeless = ""
         self._workers: list[Any] = []
 
     def enlist(self, worker: Any) -> None:
@@ -58,9 +59,20 @@ class Tally:
             value += self._events.pop()[1]
         self._events.append((event, value))
 
-    def fail(self, what: str) -> None:
-        """Keep what went wrong in user code, which Ray's own exceptions may not carry."""
+    def fail(self, what: str, final: bool = False) -> None:
+        """Keep what went wrong in user code, which Ray's own exceptions may not carry.
+
+        Args:
+            what: went wrong.
+            final: whether it would go wrong again.
+        """
         self._failures.append(what)
+        if final:
+            self._hopeless = what
+
+    def hopeless(self) -> str:
+        """What went wrong and would again; empty where there is nothing."""
+        return self._hopeless
 
     def failures(self) -> list[str]:
         """What went wrong so far."""

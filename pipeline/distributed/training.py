@@ -33,6 +33,10 @@ class TrainingFailure(Exception):
     """Training stopped; a new run goes on from the last checkpoint."""
 
 
+class SharedGpu(ValueError):
+    """Ranks of one training that would share a GPU."""
+
+
 def launch(
     loop: Loop[R],
     resources: HasResources,
@@ -63,6 +67,7 @@ def launch(
         TrainingFailure: the loop failed in a worker; the message carries its error.
         UnsharedRoot: some node does not see the root.
         NoRoomBeside: the ranks leave no GPU to the companion.
+        SharedGpu: two ranks may meet on one GPU.
     """
     if resources.workers == 0:
         from pipeline.models.device import choose_device
@@ -76,10 +81,22 @@ def launch(
 
 
 def _ranks(resources: HasResources, group_sizes: Sequence[int], accompanied: bool) -> int:
-    """The wanted number of ranks; `auto` fills the cluster, but for the room of a companion."""
+    """The wanted number of ranks; `auto` fills the cluster, but for the room of a companion.
+
+    Raises:
+        SharedGpu: several ranks are wanted, of which two may meet on one GPU.
+    """
+    # Ray puts such parts together on one GPU, where NCCL takes one rank alone.
+    meeting = 0 < gpus_per_worker(resources, accompanied) <= 0.5
     if isinstance(resources.workers, int):
+        if meeting and resources.workers > 1:
+            raise SharedGpu(
+                f"gpus_per_worker {resources.gpus_per_worker} may put two of {resources.workers} "
+                "ranks on one GPU, which cannot train together: give each more than half of one, "
+                "or `workers: 1`"
+            )
         return resources.workers
-    most = max(1, worker_count(resources, accompanied) - accompanied)
+    most = 1 if meeting else max(1, worker_count(resources, accompanied) - accompanied)
     return max(ranks for ranks in group_sizes if ranks <= most)
 
 
@@ -95,11 +112,15 @@ def _rank_loop(config: dict[str, Any]) -> Any:
     if not config["use_gpu"]:
         torch.set_num_threads(max(1, int(config["cpus"])))
     progress = RemoteProgress(tally) if train.get_context().get_world_rank() == 0 else Silent()
+    if told := ray.get(tally.hopeless.remote()):
+        # Ray Train restarts the group whatever went wrong; what would go wrong again ends at once.
+        raise TrainingFailure(told)
     try:
         config["probe"].check()
         result = loop(get_device(), progress)
     except Exception as error:
-        ray.get(tally.fail.remote(f"{type(error).__name__}: {error}"))
+        final = isinstance(error, ValueError | ArithmeticError)
+        ray.get(tally.fail.remote(f"{type(error).__name__}: {error}", final))
         raise
     if isinstance(progress, RemoteProgress):
         progress.finish()

@@ -55,6 +55,17 @@ class Reliability:
     expected_calibration_error: float
 
 
+def check_labels(labels: Integers | Mask) -> tuple[int, int]:
+    """How many pairs are relevant and how many are not; ValueError where there are none of one."""
+    positives = int(np.greater(labels, 0).sum())
+    negatives = len(labels) - positives
+    if positives == 0 or negatives == 0:
+        raise ValueError(
+            f"calibration needs both labels, got {positives} relevant pairs and {negatives} others"
+        )
+    return positives, negatives
+
+
 def fit_platt(logits: Floats, labels: Integers | Mask) -> Calibration:
     """Slope and intercept of the largest likelihood on pairs the ranker was not trained on.
 
@@ -72,11 +83,7 @@ def fit_platt(logits: Floats, labels: Integers | Mask) -> Calibration:
             relevant.
     """
     x, positive = np.asarray(logits, dtype=np.float64), np.greater(labels, 0)
-    positives, negatives = int(positive.sum()), int((~positive).sum())
-    if positives == 0 or negatives == 0:
-        raise ValueError(
-            f"calibration needs both labels, got {positives} relevant pairs and {negatives} others"
-        )
+    positives, negatives = check_labels(labels)
     if not np.isfinite(x).all():
         raise ValueError("logits must be finite")
     # Standardised logits keep the Hessian well conditioned, whatever the ranker's scale.

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 from transformers import (
     CONFIG_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_MAPPING,
     AutoConfig,
     AutoModel,
@@ -123,7 +124,7 @@ def check_native(config: dict[str, Any], where: str) -> None:
     """Check that a class of transformers itself reads this checkpoint as an encoder.
 
     Raises:
-        BaseModelError: the checkpoint needs its own code, is of an unknown type, or has a decoder.
+        BaseModelError: the checkpoint needs its own code, is of an unknown type, or no encoder.
     """
     kind = config.get("model_type")
     if kind not in CONFIG_MAPPING or CONFIG_MAPPING[kind] not in MODEL_MAPPING:
@@ -138,9 +139,15 @@ def check_native(config: dict[str, Any], where: str) -> None:
             "transformers; choose another model or a newer transformers"
         )
     known = CONFIG_MAPPING[kind].from_dict(config)
-    if known.is_encoder_decoder or getattr(known, "is_decoder", False):
+    # What is trained by masking sees a text from both sides; in a decoder the first token sees
+    # itself alone, so that all texts would have one vector.
+    if (
+        known.is_encoder_decoder
+        or getattr(known, "is_decoder", False)
+        or CONFIG_MAPPING[kind] not in MODEL_FOR_MASKED_LM_MAPPING
+    ):
         raise BaseModelError(
-            f"{where}: {kind!r} has a decoder; give an encoder such as BERT, RoBERTa, ERNIE, XLM-R"
+            f"{where}: {kind!r} is no encoder of text; give one such as BERT, RoBERTa, ERNIE, XLM-R"
         )
 
 

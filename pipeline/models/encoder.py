@@ -206,6 +206,9 @@ class TextEncoder(nn.Module):
         for module in self.model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = probability
+            elif isinstance(getattr(module, "attention_dropout", None), float):
+                # Some classes hand a number to the attention's kernel.
+                module.attention_dropout = probability
 
     @property
     def input_names(self) -> list[str]:

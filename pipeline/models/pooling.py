@@ -24,7 +24,8 @@ def pool(states: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
         [batch, width], float32.
     """
     if pooling == "cls":
-        return states[:, 0].float()
+        # A copy: a view of float32 states would keep all of them as long as the vectors live.
+        return states[:, 0].to(torch.float32, copy=True)
     padding = attention_mask.unsqueeze(-1) == 0
     total = states.masked_fill(padding, 0).sum(dim=1, dtype=torch.float32)
     return total / attention_mask.sum(dim=1, keepdim=True).clamp(min=1)

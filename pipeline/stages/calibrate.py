@@ -60,6 +60,7 @@ def calibrate(
     exports.check_ranker(inputs["ranker"], inputs["tokens"])
     found = _candidates(inputs, params)
     pairs, labels, dropped = _draw(found, inputs, params, context.seed)
+    calibration.check_labels(labels)
     logits, device = _score(pairs, inputs, params, writer, context)
     fitted = calibration.fit_platt(logits, labels)
     table = calibration.reliability(fitted.probabilities(logits), labels)

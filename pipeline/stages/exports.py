@@ -159,10 +159,11 @@ def copy_model(joint: Artifact, part: str, writer: ArtifactWriter) -> Outcome:
     with writer.folder("model") as folder:
         shutil.copytree(joint.folder("model") / part, folder, dirs_exist_ok=True)
     if joint.has("moments"):
-        with writer.folder("moments") as folder:
-            shutil.copyfile(
-                joint.folder("moments") / moments_file(part), folder / moments_file(part)
-            )
+        moments = joint.folder("moments") / moments_file(part)
+        # A static teacher was not trained, and has none.
+        if moments.exists():
+            with writer.folder("moments") as folder:
+                shutil.copyfile(moments, folder / moments_file(part))
     if joint.has("training.jsonl"):
         writer.document("training.jsonl", joint.text("training.jsonl"))
     return Outcome(rows_in=1, rows_out=1, unit="models")

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pipeline.training.objective import Objective
 
 POLL_SECONDS = 0.5
-HERE = Resources(workers=0)
 _KINDS = {"encode": EMBEDDINGS, "mine": CANDIDATES, "pool": NEGATIVE_POOLS, "retriever": RETRIEVER}
 
 
@@ -188,7 +187,7 @@ class PoolRefresher:
         from pipeline.training.batches import part_seed
 
         if self.resources.workers == 0:
-            self._make(version, HERE)
+            self._make(version, self.resources)
         pools = self._awaited(version)
         lists = [
             pools if each.kind_name == NEGATIVE_POOLS.name else each
@@ -279,8 +278,9 @@ class PoolRefresher:
         )
         found = self._run(version, "mine", made.mine, {**data, "embeddings": vectors}, resources)
         scored = {"embeddings": vectors} if made.scored else {}
+        here = resources.model_copy(update={"workers": 0})
         # In this process, which can then take away the copy of all vectors on its node.
-        self._run(version, "pool", made.pool, {**data, "candidates": found, **scored}, HERE)
+        self._run(version, "pool", made.pool, {**data, "candidates": found, **scored}, here)
         vectors.forget_derived("vectors")
 
     def _run(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -79,8 +79,8 @@ class TrainingRun:
             resolve_precision(self.precision, world.device),  # type: ignore[arg-type]
         )
         objective = self.prepared.objective(world, precision)
-        with tempfile.TemporaryDirectory() as temporary:
-            journal = Path(temporary, "training.jsonl")
+        with _emptied(self.writer.scratch() / f"rank-{world.rank}") as scratch:
+            journal = scratch / "training.jsonl"
             checkpoints = StoreCheckpoints(
                 self.writer.store, self.writer.checkpoint_directory, progress.note
             )
@@ -146,6 +146,17 @@ class TrainingRun:
         with self.writer.folder("moments") as folder:
             for name in objective.models:
                 shutil.copyfile(last[1] / moments_file(name), folder / moments_file(name))
+
+
+@contextmanager
+def _emptied(folder: Path) -> Iterator[Path]:
+    """A folder without what a killed attempt has left there, removed at the end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def group_sizes(shares: int, passages: int) -> list[int]:

@@ -38,7 +38,7 @@ MEASURED_STEPS = 5
 JOURNAL = "training.jsonl"
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(ArithmeticError):
     """The loss or a gradient is not a finite number."""
 
 
@@ -315,7 +315,8 @@ class _Run:
         return found
 
     def _check_same_plan(self, folder: Path) -> None:
-        saved, own = load_information(folder)["plan"], self._identity()
+        information, own = load_information(folder), self._identity()
+        saved, workers = information["plan"], information["workers"]
         differing = [
             f"{key}: {saved.get(key)} there, {own[key]} here"
             for key in own
@@ -325,6 +326,11 @@ class _Run:
             raise ValueError(
                 f"{folder} belongs to another training run ({'; '.join(differing)}): remove it, or "
                 "give this run another folder"
+            )
+        if workers != self.world.size:
+            self.progress.note(
+                f"goes on with {self.world.size} ranks where {workers} had begun: with the same "
+                "batches and other draws of dropout"
             )
 
     def opening_line(self, first: int) -> str:

@@ -11,7 +11,7 @@ import ray
 from pipeline.dag.contract import Resources
 from pipeline.distributed import companion
 from pipeline.distributed.companion import NoRoomBeside, Room, accompanied, room_beside
-from pipeline.distributed.training import _ranks
+from pipeline.distributed.training import SharedGpu, _ranks
 from tests.distributed.work import Attendant, marks
 
 ROOM = Room(workers=1, cpus=0, gpus=0)
@@ -61,6 +61,15 @@ def test_ranks_leave_room_unless_they_are_counted(
     monkeypatch.setattr(ray, "cluster_resources", lambda: cluster)
     resources = Resources(workers=workers)
     assert _ranks(resources, [1, 2, 4], accompanied) == ranks
+
+
+def test_no_two_ranks_meet_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 16, "GPU": 4})
+    for part, ranks in ((0.5, 1), (0.6, 4), (1, 4)):
+        assert _ranks(Resources(gpus_per_worker=part), [1, 2, 4], accompanied=False) == ranks
+    with pytest.raises(SharedGpu, match=r"gpus_per_worker 0.5 may put two of 2 ranks"):
+        _ranks(Resources(workers=2, gpus_per_worker=0.5), [1, 2], accompanied=False)
+    assert _ranks(Resources(workers=2, gpus_per_worker=0), [1, 2], accompanied=False) == 2
 
 
 def wait_for(met: Callable[[], bool]) -> None:

@@ -40,6 +40,15 @@ def test_a_killed_rank_restarts_the_group(ray_cluster, tmp_path: Path):
 
 
 @pytest.mark.ray
+def test_what_would_go_wrong_again_is_not_tried_again(ray_cluster, tmp_path: Path):
+    store = Store(str(tmp_path / "root"))
+    resources = TWO.model_copy(update={"max_failures": 2})
+    with pytest.raises(TrainingFailure, match=r"^ValueError: this cannot be trained$"):
+        launch(SumOfRanks(tmp_path, "mistake"), resources, store, "sum", [1, 2], Counter())
+    assert len(marks(tmp_path, "rank-0")) == len(marks(tmp_path, "rank-1")) == 1
+
+
+@pytest.mark.ray
 def test_an_error_in_a_rank_reaches_the_driver_in_its_own_words(ray_cluster, tmp_path: Path):
     store = Store(str(tmp_path / "root"))
     resources = TWO.model_copy(update={"max_failures": 0})

@@ -78,7 +78,8 @@ class SumOfRanks:
     """A loop that adds up ranks over the group, then ends in one of several ways.
 
     Attributes:
-        ending: `well`, `error` (rank 1 raises), `death` (rank 1 is killed at the first attempt).
+        ending: `well`, `error` (rank 1 raises), `mistake` (all do, and would again), `death` (rank
+            1 is killed at the first attempt).
     """
 
     folder: Path
@@ -94,6 +95,8 @@ class SumOfRanks:
             distributed.barrier()
         if rank == 1 and self.ending == "error":
             raise RuntimeError("rank 1 has had enough")
+        if self.ending == "mistake":
+            raise ValueError("this cannot be trained")
         if rank == 1 and self.ending == "death" and len(marks(self.folder, "rank-1")) == 1:
             die()
         total = torch.tensor(float(rank + 1))

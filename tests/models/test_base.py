@@ -220,9 +220,17 @@ def test_remote_code_runs_for_nobody(checkpoints: dict[str, Path], tmp_path: Pat
     TextEncoder.load(tmp_path / "taken")
 
 
-def test_models_with_a_decoder_are_refused() -> None:
-    with pytest.raises(BaseModelError, match="decoder"):
-        check_native({"model_type": "t5"}, "some/t5")
+@pytest.mark.parametrize("kind", ["t5", "gpt2", "llama", "qwen3", "modernbert-decoder", "vit"])
+def test_models_that_are_no_encoders_of_text_are_refused(kind: str) -> None:
+    with pytest.raises(BaseModelError, match="is no encoder of text"):
+        check_native({"model_type": kind}, f"some/{kind}")
+
+
+@pytest.mark.parametrize(
+    "kind", ["bert", "ernie", "xlm-roberta", "mpnet", "deberta-v2", "modernbert"]
+)
+def test_encoders_are_taken(kind: str) -> None:
+    check_native({"model_type": kind}, f"some/{kind}")
 
 
 def test_a_copied_base_loads_and_keeps_no_truncation(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoModel, ModernBertConfig, ModernBertModel
 
 from pipeline.models.encoder import TensorBatch, TextEncoder
 
@@ -31,6 +31,24 @@ def test_states_equal_transformers_own_with_and_without_padding(
     real = tokens.attention_mask.bool()
     torch.testing.assert_close(found[real], wanted[real], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(alone[0], found[1, : alone.shape[1]], rtol=1e-4, atol=1e-4)
+
+
+def test_dropout_reaches_attention_that_has_it_as_a_number() -> None:
+    sizes = {
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "pad_token_id": 0,
+    }
+    config = ModernBertConfig(
+        vocab_size=30, num_hidden_layers=1, attention_dropout=0.5, embedding_dropout=0.5, **sizes
+    )
+    encoder = TextEncoder(ModernBertModel(config)).train()
+    ids = torch.randint(1, 30, (2, 9))
+    tokens = TensorBatch(ids, torch.ones_like(ids), torch.zeros_like(ids), padded=False)
+    assert not torch.equal(encoder(tokens), encoder(tokens))
+    encoder.set_dropout(0.0)
+    assert torch.equal(encoder(tokens), encoder(tokens))
 
 
 def test_segments_reach_models_that_have_them(checkpoints: dict[str, Path], batch: Batch) -> None:

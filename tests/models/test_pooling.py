@@ -12,7 +12,9 @@ def test_pooling_against_numpy_whatever_lies_under_the_padding() -> None:
     states[0, 3:] = float("nan")
     mean = [states[row, : int(mask[row].sum())].numpy().mean(axis=0) for row in range(3)]
     np.testing.assert_allclose(pool(states, mask, "mean").numpy(), mean, rtol=1e-5, atol=1e-6)
-    assert torch.equal(pool(states, mask, "cls"), states[:, 0])
+    first = pool(states, mask, "cls")
+    assert torch.equal(first, states[:, 0])
+    assert first.untyped_storage().nbytes() == first.nbytes, "the other states are let go"
 
 
 def test_sums_of_bfloat16_states_are_float32() -> None:

@@ -652,6 +652,16 @@ def test_calibrate_draws_from_its_depth(tiny):
     assert any("end at rank 12, before the 13 of `depth`" in one for one in deep.warnings)
 
 
+def test_without_a_pair_of_either_label_nothing_is_scored(tiny):
+    given = {**tiny.scoring, "dataset": tiny.agreeing}
+    nobody = {"query_index": pa.array([], pa.int32())}
+    for name, kind in (("passage_index", pa.int32()), ("score", pa.float32())):
+        nobody[name] = pa.array([], pa.list_(kind))
+    given["candidates"] = tiny.bench.given(CANDIDATES, {"candidates": [pa.table(nobody)]})
+    with pytest.raises(ValueError, match="calibration needs both labels, got 0 relevant pairs"):
+        tiny.bench.run("calibrate", {"depth": 12, **EXACT}, **given)
+
+
 def test_training_queries_are_no_calibration_set():
     with pytest.raises(ValueError, match="split"):
         registry()["calibrate"].params.model_validate({"split": "train"})

@@ -476,6 +476,11 @@ def test_a_static_teacher_stays_as_it_came(tiny):
     ranker = tiny.bench.run("joint_ranker", joint=joint)
     before, after = weights(tiny.ranker), weights(ranker)
     assert all(torch.equal(before[name], after[name]) for name in before)
+    # A part keeps moments for the next one, and a ranker that stood still has none.
+    first = {**params, "max_steps": 2, "part": {"number": 1, "of": 2}}
+    joint = tiny.bench.run("train_joint", first, **tiny.joining)
+    retriever, ranker = (tiny.bench.run(f"joint_{m}", joint=joint) for m in ("retriever", "ranker"))
+    assert [each.has("moments") for each in (retriever, ranker)] == [True, False]
 
 
 def test_presets_fill_in_what_is_not_given():
