@@ -39,12 +39,24 @@ class Qrels:
         chosen = self.relevance > 0
         return KnownPairs.of((self.query_indices[chosen], self.passage_indices[chosen]))
 
+    def grades(self, lists: PassageLists) -> npt.NDArray[np.int32]:
+        """The relevance of each entry, 0 where it is not judged or negative: [N]."""
+        rows = (self.query_indices, self.passage_indices), (lists.queries, lists.passage_indices)
+        judged, wanted = (queries.astype(np.int64) << 32 | found for queries, found in rows)
+        order = np.argsort(judged)
+        places = np.searchsorted(judged, wanted, sorter=order).clip(max=max(len(judged) - 1, 0))
+        grades = np.zeros(len(wanted), np.int32)
+        if len(judged):
+            same = judged[order[places]] == wanted
+            grades[same] = self.relevance[order[places[same]]].clip(min=0)
+        return grades
+
 
 def parsed(names: Sequence[str]) -> dict[Any, str]:
     """ir-measures' objects, each with the name it was asked for by.
 
     Raises:
-        ValueError: a name is unknown, or two name the same.
+        ValueError: a name is unknown, without a cutoff, or two name the same.
     """
     measures: dict[Any, str] = {}
     strange: list[str] = []
@@ -55,7 +67,11 @@ def parsed(names: Sequence[str]) -> dict[Any, str]:
         except (NameError, ValueError, AssertionError):
             strange.append(name)
             continue
-        if one.NAME not in FAMILIES:
+        if (
+            one.NAME not in FAMILIES
+            or "cutoff" not in one.params
+            or not ir_measures.DefaultPipeline.supports(one)
+        ):
             strange.append(name)
         if one in measures:
             raise ValueError(f"{measures[one]} and {name} are the same measure")
@@ -143,7 +159,7 @@ def _judged_by_rank(lists: PassageLists, qrels: Qrels) -> dict[str, dict[str, in
             # Some collections use negative grades for spam, which one provider refuses; they are
             # not relevant either.
             judged[str(query)] = {
-                str(ranks.get((query, passage), f"missing {passage}")): max(grade, 0)
+                str(ranks.get((query, passage), f"missing-{passage}")): max(grade, 0)
                 for passage, grade in zip(passages, qrels.relevance[entries].tolist(), strict=True)
             }
     return judged

@@ -112,13 +112,27 @@ def comparisons(
     scores: Mapping[str, SystemScores],
     steps: Steps,
     untrained: Sequence[str],
+    tuned: str | None = None,
 ) -> list[dict[str, Any]]:
-    """The tests of those pairs that have scores, corrected over all of them."""
+    """The tests of those pairs that have scores, corrected over all of them.
+
+    Args:
+        pairs: names of two systems each.
+        scores: of the systems.
+        steps: see `steps_behind`.
+        untrained: see `objection`.
+        tuned: how the names end of what was chosen on these queries; nothing is claimed of it.
+    """
     from pipeline.methods.statistics import compare
+
+    def against(first: str, second: str) -> str:
+        if tuned and (first.endswith(tuned) or second.endswith(tuned)):
+            return "the mix's weight was chosen on these queries"
+        return objection(first, second, steps, untrained)
 
     kept = [(first, second) for first, second in pairs if first in scores and second in scores]
     compared = compare(
         [(scores[first], scores[second]) for first, second in kept],
-        [objection(first, second, steps, untrained) for first, second in kept],
+        [against(first, second) for first, second in kept],
     )
     return [asdict(comparison) for comparison in compared]

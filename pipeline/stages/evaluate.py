@@ -15,6 +15,7 @@ from pipeline.dag.contract import (
     Context,
     Input,
     Inputs,
+    Mismatch,
     Outcome,
     Params,
     Progress,
@@ -22,9 +23,11 @@ from pipeline.dag.contract import (
     stage,
 )
 from pipeline.sources.records import LabelledSplit
+from pipeline.stages import lineage
 from pipeline.stages.comparing import Steps, comparisons, neighbours, not_compared, steps_behind
 from pipeline.stages.measuring import ANSWER, Judgements, Measured, PerQuery, measure_run
 from pipeline.stages.runs import (
+    MIXED,
     RANKED,
     derived,
     mixing_weights,
@@ -132,7 +135,7 @@ class EvaluateParams(Params):
     params=EvaluateParams,
     inputs={"dataset": DATASET, "runs": Input((CANDIDATES, SCORED_CANDIDATES), many=True)},
     output=EVALUATION,
-    code_version=2,
+    code_version=3,
     libraries=("ir-measures", "numpy"),
 )
 def evaluate(
@@ -142,6 +145,7 @@ def evaluate(
     from pipeline.stages import tables
 
     dataset, artifacts = inputs["dataset"], inputs.many("runs")
+    _refuse_removed(artifacts, params)
     judgements = Judgements.read(dataset)
     weights: dict[str, float] = {}
     if VALIDATION in params.splits:
@@ -155,7 +159,7 @@ def evaluate(
             queries = tables.queries_of(dataset, [split])
             context.progress.start(f"measuring {split}", len(artifacts), "runs")
             measured = wired.measured(split, queries, folder / split, context.progress)
-            result = _summary(measured, queries, judgements, steps, params)
+            result = _summary(split, measured, queries, judgements, steps, params)
             document["splits"][split] = result
             rows.append(_per_query(measured))
             texts += _report(split, result, params)
@@ -171,6 +175,17 @@ def evaluate(
         warnings=warnings,
         report="\n\n".join(texts),
     )
+
+
+def _refuse_removed(artifacts: Sequence[Artifact], params: EvaluateParams) -> None:
+    """Raise Mismatch where a run cannot hold the positives that it would be measured by."""
+    for name, artifact in zip(params.systems(), artifacts, strict=True):
+        if removed := lineage.positives_removed(artifact) & set(params.splits):
+            raise Mismatch(
+                f"{name}: the positives of {' and '.join(sorted(removed))} were taken out of this "
+                "search, so that every measure would be 0: give `mine` `remove_positives: []` in a "
+                "search of its own, or leave the split out of `splits`"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,6 +273,7 @@ def _means(systems: Mapping[str, Mapping[str, SystemScores]]) -> dict[str, Any]:
 
 
 def _summary(
+    split: str,
     measured: Measured,
     queries: npt.NDArray[np.integer],
     judgements: Judgements,
@@ -285,7 +301,9 @@ def _summary(
             }
             for name, seeds in measured.reachable.items()
         },
-        "comparisons": comparisons(pairs, compared, steps, params.untrained),
+        "comparisons": comparisons(
+            pairs, compared, steps, params.untrained, MIXED if split == VALIDATION else None
+        ),
         "not_compared": not_compared(pairs, compared, measured.depths, lacking),
         "groups": _groups(measured, queries, judgements.dataset, params),
     }

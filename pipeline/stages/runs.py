@@ -49,8 +49,8 @@ def runs_of(
 ) -> list[Run]:
     """The retriever's run and, where a ranker scored it, what re-ranking makes of it.
 
-    The perfect ranker puts the relevant passages first among those that were scored: no ranker can
-    do better at that depth.
+    The perfect ranker sorts those that were scored by their relevance: no ranker can do better at
+    that depth.
     """
     import numpy as np
 
@@ -60,8 +60,8 @@ def runs_of(
     runs.append(_reordered(name + RANKED, found, found.ranker_scores, depth))
     if weight is not None:
         runs.append(_reordered(name + MIXED, found, _mixed(found, weight), depth))
-    relevant = qrels.relevant().among(found.lists)
-    perfect = np.where(np.isnan(found.ranker_scores), np.nan, relevant.astype(np.float64))
+    grades = qrels.grades(found.lists).astype(np.float64)
+    perfect = np.where(np.isnan(found.ranker_scores), np.nan, grades)
     runs.append(_reordered(name + PERFECT, found, perfect, depth))
     return runs
 

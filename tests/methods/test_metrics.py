@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.methods.lists import PassageLists
-from pipeline.methods.metrics import Qrels, measure
+from pipeline.methods.metrics import Qrels, measure, parsed
 
 
 def qrels_of(judged: dict[int, dict[int, int]]) -> Qrels:
@@ -78,6 +78,36 @@ def test_queries_without_results_count_zero_and_unjudged_ones_are_an_error():
         measure(ranking, qrels, np.array([2, 7]), ["RR@10"])
     with pytest.raises(ValueError, match="cannot measure Judged@10"):
         measure(ranking, qrels, np.array([2]), ["Judged@10"])
+
+
+def test_an_exponential_gain_counts_what_was_not_found_too():
+    """Its provider reads words: a judged passage that is not in the list needs a name of one."""
+    ranking = PassageLists.from_rows([0], [[5, 6]])
+    (got,) = measure(
+        ranking, qrels_of({0: {6: 2, 9: 3}}), np.array([0]), ['nDCG(dcg="exp-log2")@10']
+    ).values()
+    gain = (2**2 - 1) / math.log2(3)
+    best = (2**3 - 1) / math.log2(2) + (2**2 - 1) / math.log2(3)
+    assert got == pytest.approx([gain / best], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["RR", "nDCG", "AP", "RR(judged_only=True)@10", "Judged@10"])
+def test_what_cannot_be_measured_is_known_before(name: str):
+    with pytest.raises(ValueError, match="cannot measure"):
+        parsed([name, "RR@10"])
+
+
+@given(
+    lists=st.lists(st.lists(st.integers(0, 9), unique=True, max_size=6), min_size=1, max_size=4),
+    judged=st.dictionaries(
+        st.integers(0, 4), st.dictionaries(st.integers(0, 9), st.integers(-2, 3), max_size=4)
+    ),
+)
+def test_grades_are_looked_up_pair_by_pair(lists, judged):
+    ranking = PassageLists.from_rows(range(len(lists)), lists)
+    found = qrels_of(judged).grades(ranking).tolist()
+    pairs = zip(ranking.queries.tolist(), ranking.passage_indices.tolist(), strict=True)
+    assert found == [max(judged.get(q, {}).get(p, 0), 0) for q, p in pairs]
 
 
 def test_thousands_of_deep_lists_are_measured_in_seconds():

@@ -21,8 +21,11 @@ from pipeline.artifacts.kinds import (
 )
 from pipeline.dag.specification import read_pipeline
 from pipeline.dag.yaml_nodes import SpecificationError
-from pipeline.stages import registry
+from pipeline.methods.lists import PassageLists
+from pipeline.methods.metrics import Qrels
+from pipeline.stages import registry, tables
 from pipeline.stages.lineage import optimiser_steps
+from pipeline.stages.runs import runs_of
 from tests.benches import Bench, Made
 
 PROJECT = Path(__file__).parents[2]
@@ -295,6 +298,43 @@ def test_a_perfect_ranker_reaches_what_was_scored_and_no_further(bench, dataset)
     }
     told = "one: a relevant passage among the 3 re-ranked for 50.0% of the judged queries"
     assert told in bench.outcome(artifact).report
+
+
+def test_a_perfect_ranker_sorts_by_relevance():
+    """Of graded judgements, too: whatever ranks else, no measure is higher."""
+    lists = PassageLists.from_rows([0], [[1, 2, 3, 4, 5]])
+    ranker = np.array([9.0, 8.0, 7.0, 6.0, np.nan], np.float32)
+    found = tables.Candidates(lists, -np.arange(5.0), ranker)
+    judged = {1: 1, 3: 3, 4: 2, 5: 3}
+    passages = np.array(list(judged), np.int32)
+    grades = np.array(list(judged.values()), np.int32)
+    qrels = Qrels(np.zeros(4, np.int32), passages, grades)
+    *_, perfect = runs_of("one", found, 5, qrels, None)
+    assert perfect.lists.passage_indices.tolist() == [3, 4, 1, 2, 5]
+
+
+def test_searches_without_their_positives_are_not_measured(bench, dataset):
+    made = Made("mine", {"depths": {"dev": 12, "validation": 12}, "remove_positives": ["dev"]})
+    run = run_of(bench, {q: at_rank(None, q) for q in range(8)}, made=made)
+    with pytest.raises(ValueError, match="one: the positives of dev were taken out"):
+        evaluated(bench, dataset, [run], names=["one"])
+    evaluated(bench, dataset, [run], names=["one"], splits=["validation"])
+
+
+def test_nothing_is_claimed_of_a_mix_where_its_weight_was_chosen(bench):
+    """The ranker is right and the retriever wrong, on twelve queries of either split."""
+    texts = [f"passage {number}" for number in range(40)]
+    splits = ["validation"] * 12 + ["dev"] * 12
+    dataset = bench.dataset(texts, splits, [(q, q) for q in range(24)])
+    rows = {q: [30, 31, q] for q in range(24)}
+    runs = [run_of(bench, rows, ranker={q: [0.0, 0.0, 9.0] for q in rows}) for _ in range(3)]
+    pair = ["one + ranker and retriever mixed", "one"]
+    params = {"names": [{"one": 3}], "measures": ["RR@3"], "compared": "RR@3"}
+    _, document = evaluated(bench, dataset, runs, **params, comparisons=[pair])
+    told = {split: found["comparisons"][0] for split, found in document["splits"].items()}
+    assert told["dev"]["verdict"] == "first beats second"
+    assert told["validation"]["verdict"] == "inconclusive"
+    assert "weight was chosen on these queries" in told["validation"]["reason"]
 
 
 # How deep a run goes ------------------------------------------------------------------------
