@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -107,28 +106,24 @@ class TrainingRows:
         negatives and `num_negatives=1` give 4 P rows, the first four with the first positive (the
         layout of RocketQA's training lines). With fewer groups than positives the groups repeat.
         """
-        queries: list[int] = []
-        positives: list[int] = []
-        negatives: list[list[int]] = []
-        dropped: Counter[str] = Counter()
-        for query, own_positives, own_negatives in _each_list(lists):
-            groups = len(own_negatives) // num_negatives if num_negatives else 1
-            if not own_positives or not groups:
-                reason = f"fewer than {num_negatives} negatives" if own_positives else "no positive"
-                dropped[reason] += 1
-                continue
-            count = max(len(own_positives), groups)
-            for number in range(count):
-                first = number * groups // count * num_negatives
-                queries.append(query)
-                positives.append(own_positives[number * len(own_positives) // count])
-                negatives.append(own_negatives[first : first + num_negatives])
-        shaped = np.array(negatives, dtype=np.int64).reshape(len(queries), num_negatives)
+        queries = lists["query_index"].to_numpy().astype(np.int64)
+        own, others = _Ragged.of(lists, "positives"), _Ragged.of(lists, "negatives")
+        groups = others.lengths // num_negatives if num_negatives else np.ones_like(queries)
+        lacking = {
+            "no positive": own.lengths == 0,
+            f"fewer than {num_negatives} negatives": (own.lengths > 0) & (groups == 0),
+        }
+        counts = np.maximum(own.lengths, groups)
+        counts[np.logical_or(*lacking.values())] = 0
+        at = np.repeat(np.arange(len(queries)), counts)
+        number = np.arange(len(at)) - np.repeat(np.cumsum(counts) - counts, counts)
+        positive = own.starts[at] + number * own.lengths[at] // counts[at]
+        first = others.starts[at] + number * groups[at] // counts[at] * num_negatives
         return cls(
-            np.array(queries, np.int64),
-            np.array(positives, np.int64),
-            shaped,
-            dropped=dict(dropped),
+            queries[at],
+            own.values[positive],
+            others.values[first[:, None] + np.arange(num_negatives)],
+            dropped={reason: int(mask.sum()) for reason, mask in lacking.items() if mask.any()},
         )
 
 
@@ -162,18 +157,27 @@ class TrainingPairs:
     @classmethod
     def from_lists(cls, lists: pa.Table) -> TrainingPairs:
         """All positives and all negatives of a table as in `TrainingRows.from_lists`, flattened."""
-        queries: list[int] = []
-        passages: list[int] = []
-        labels: list[float] = []
-        for query, positives, negatives in _each_list(lists):
-            queries += [query] * (len(positives) + len(negatives))
-            passages += positives + negatives
-            labels += [1.0] * len(positives) + [0.0] * len(negatives)
-        return cls(
-            np.array(queries, np.int64), np.array(passages, np.int64), np.array(labels, np.float32)
-        )
+        queries = lists["query_index"].to_numpy().astype(np.int64)
+        both = [_Ragged.of(lists, name) for name in ("positives", "negatives")]
+        # Each list's positives, then its negatives: sorted by list, and by kind within it.
+        at = np.concatenate([np.repeat(np.arange(len(queries)), each.lengths) for each in both])
+        order = np.argsort(at, kind="stable")
+        labels = np.repeat(np.array([1, 0], np.float32), [len(each.values) for each in both])
+        passages = np.concatenate([each.values for each in both])
+        return cls(queries[at[order]], passages[order], labels[order])
 
 
-def _each_list(lists: pa.Table) -> Iterator[tuple[int, list[int], list[int]]]:
-    columns = (lists[name].to_pylist() for name in ("query_index", "positives", "negatives"))
-    return zip(*columns, strict=True)
+@dataclass(frozen=True, eq=False)
+class _Ragged:
+    """A column of lists: all values, int64, and where each list begins and how long it is."""
+
+    values: IntArray
+    starts: IntArray
+    lengths: IntArray
+
+    @classmethod
+    def of(cls, lists: pa.Table, name: str) -> _Ragged:
+        column = lists[name].combine_chunks()
+        lengths = column.value_lengths().to_numpy().astype(np.int64)
+        values = column.flatten().to_numpy().astype(np.int64)
+        return cls(values, np.cumsum(lengths) - lengths, lengths)
