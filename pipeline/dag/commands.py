@@ -15,7 +15,7 @@ from pipeline.artifacts.store import Store
 from pipeline.dag import views
 from pipeline.dag.assembly import assemble
 from pipeline.dag.contract import StageType
-from pipeline.dag.garbage import collect, find_garbage
+from pipeline.dag.garbage import collect, find_garbage, planning_runs
 from pipeline.dag.identities import Identities
 from pipeline.dag.layout import resolve_root
 from pipeline.dag.locking import live_runs, run_lock, set_aside
@@ -254,6 +254,8 @@ def _damage(planned: PlannedStage, store: Store) -> list[str]:
 
 
 def _gc(options: Options, store: Store, registry: Mapping[str, StageType]) -> int:
+    for run in planning_runs(store):
+        print(f"run {run} is still planning: until it has said what it needs, all artifacts stay")
     garbage = find_garbage(store, registry)
     for item in garbage:
         print(f"{item.directory}  {size(item.bytes)}  {item.why}")
