@@ -23,7 +23,8 @@ from pipeline.dag.records import RUN_ID, ExitCode, result_of, run_folder, run_id
 from pipeline.distributed.shared_root import PROBES
 
 KEY = re.compile(r"[0-9a-f]{32}")
-SET_ASIDE = re.compile(rf"{KEY.pattern}-{RUN_ID.pattern}")
+# Numbered where one run moved the same artifact several times.
+SET_ASIDE = re.compile(rf"{KEY.pattern}-{RUN_ID.pattern}(-\d+)?")
 # A folder or document of an artifact, with the suffix of the attempt that wrote it.
 WRITTEN = re.compile(r"(?P<stem>.+)-[0-9a-f]{8}(\.\w+)?")
 # Where Ray Train keeps its own record of a training while it runs: stage, key, attempt.

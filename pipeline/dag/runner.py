@@ -315,7 +315,14 @@ class _Runner:
             return False
         self.repaired.add(name)
         self.tell(f"{name}: its artifact is damaged; it and all that depends on it is made again")
-        self.set_aside([name])
+        try:
+            self.set_aside([name])
+        except Locked:
+            raise
+        except Exception as error:
+            # Any store may refuse in its own way; the stage that met the damage fails of it.
+            self.tell(f"{name}: its artifact cannot be moved out of the way: {error}")
+            return False
         for below in self.pipeline.below([name]):
             self.results.pop(below, None)
         return True

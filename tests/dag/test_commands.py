@@ -85,6 +85,55 @@ def test_verify_moves_all_or_nothing(bench, capsys):
     assert len(artifacts(bench)) == len(before) - 2
 
 
+class Killed(BaseException):
+    """As if the process had died."""
+
+
+@pytest.mark.parametrize("moves", range(4))
+def test_who_is_killed_while_setting_aside_leaves_nothing_of_what_is_gone(
+    bench, monkeypatch, moves
+):
+    bench.run()
+    before = {planned.name: planned.directory for planned in bench.plan().stages}
+    data_file(bench, "data").write_bytes(b"")
+    move, done = Store.move, []
+
+    def killed(store, path, target):
+        if len(done) == moves:
+            raise Killed
+        done.append(path)
+        move(store, path, target)
+
+    monkeypatch.setattr(Store, "move", killed)
+    with pytest.raises(Killed):
+        bench.verb("verify", apply=True)
+    monkeypatch.undo()
+    left = artifacts(bench)
+    assert len(done) == moves and before["data"] in left
+    for child, parents in {"sum": ["left", "right"], "left": ["data"], "right": ["data"]}.items():
+        assert before[child] not in left or all(before[parent] in left for parent in parents)
+    # What is left is made again by those who do the same once more.
+    assert bench.verb("verify", apply=True) == 3
+    assert bench.run() == (0, ["data", "left", "right", "sum"])
+
+
+def test_on_an_object_store_what_is_set_aside_loses_its_marker_first(bench, monkeypatch):
+    root = f"memory://{bench.root.parent.name}"
+    bench.run(root=root)
+    store = Store(root)
+    bench.store = store
+    directory = bench.plan()["sum"].directory
+
+    def killed(*_):
+        raise Killed
+
+    monkeypatch.setattr(Store, "move", killed)
+    with pytest.raises(Killed):
+        bench.run(root=root, selection=Selection(force=["sum"]))
+    assert store.exists(f"{directory}/manifest.json")
+    assert not store.exists(f"{directory}/_SUCCESS") and bench.states()["sum"] == "to run"
+
+
 @pytest.mark.parametrize("verb", LOOKING)
 def test_looking_makes_no_root(bench, verb):
     assert bench.verb(verb, stage="left" if verb == "why" else "") == 0
