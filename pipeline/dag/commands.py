@@ -233,7 +233,7 @@ def _verify(options: Options, plan: Plan, chosen: set[str], store: Store) -> int
         if wrong:
             damaged.add(planned.name)
     if damaged and options.apply:
-        aside = plan.pipeline.below(damaged)
+        aside = plan.below(damaged)
         set_aside(plan, aside, store, new_run_id())
         print(f"set aside: {', '.join(sorted(aside))}; the next run makes them again")
     elif damaged:

@@ -301,12 +301,16 @@ class _Runner:
     # Making again -----------------------------------------------------------------------------
 
     def damaged_stage(self, error: BaseException) -> str | None:
-        """The stage whose artifact `error` says is damaged."""
+        """The stage whose artifact `error` says is damaged; of several, one that is chosen."""
         for found in _chain(error):
             if isinstance(found, CorruptArtifact):
-                for planned in self.plan.stages:
-                    if self.store.full(planned.directory) == found.directory:
-                        return planned.name
+                makers = [
+                    planned.name
+                    for planned in self.plan.stages
+                    if self.store.full(planned.directory) == found.directory
+                ]
+                if makers:
+                    return next((name for name in makers if name in self.chosen), makers[0])
         return None
 
     def repair(self, name: str) -> bool:
@@ -323,13 +327,13 @@ class _Runner:
             # Any store may refuse in its own way; the stage that met the damage fails of it.
             self.tell(f"{name}: its artifact cannot be moved out of the way: {error}")
             return False
-        for below in self.pipeline.below([name]):
+        for below in self.plan.below([name]):
             self.results.pop(below, None)
         return True
 
     def set_aside(self, names: Iterable[str]) -> None:
         """Move the results of the chosen among `names`, and of all below them, out of the way."""
-        below = self.pipeline.below(set(names) & self.chosen)
+        below = self.plan.below(set(names) & self.chosen)
         set_aside(self.plan, below, self.store, self.id)
 
 
