@@ -145,7 +145,9 @@ class _Runner:
         """What makes all work on the cluster useless, before hours are spent on first stages."""
         from pipeline.distributed.shared_root import prove_shared_root
 
-        todo = [p for p in self.plan.stages if p.name in self.chosen and not p.manifest]
+        todo = [
+            p for p in self.plan.stages if p.name in self.chosen and (p.rerun or not p.manifest)
+        ]
         if all(planned.stage.resources.workers == 0 for planned in todo):
             return ""
         try:

@@ -100,6 +100,16 @@ def test_force_runs_a_stage_and_all_below(bench):
     ]
 
 
+def test_the_root_is_proved_to_be_shared_where_anything_runs(bench, monkeypatch):
+    from pipeline.distributed import shared_root
+
+    proved: list[Store] = []
+    monkeypatch.setattr(shared_root, "prove_shared_root", proved.append)
+    for expected, force in ((1, []), (1, []), (2, ["data"])):
+        assert bench.run(selection=Selection(force=force))[0] == 0
+        assert len(proved) == expected
+
+
 def test_a_forced_run_that_fails_is_finished_by_the_next(bench, monkeypatch):
     bench.run()
     monkeypatch.setenv("TOY_FAIL", "left")
