@@ -17,7 +17,6 @@ from pipeline.dag.assembly import assemble
 from pipeline.dag.contract import StageType
 from pipeline.dag.garbage import collect, find_garbage, planning_runs
 from pipeline.dag.identities import Identities
-from pipeline.dag.layout import resolve_root
 from pipeline.dag.locking import live_runs, run_lock, set_aside
 from pipeline.dag.plan import Plan, PlannedStage, make_plan
 from pipeline.dag.progress import open_progress
@@ -274,7 +273,6 @@ def _doctor(options: Options) -> int:
     # A machine can be examined before there is a pipeline, but not by a file that is not there.
     if options.file != DEFAULT_FILE or Path(options.file).exists():
         _, named = _heading(options)
-    root, _ = resolve_root(options.root or named or DEFAULT_ROOT)
-    for finding in examine(root):
+    for finding in examine(options.root or named or DEFAULT_ROOT):
         print(finding, flush=True)
     return ExitCode.DONE
