@@ -20,6 +20,7 @@ from pipeline.dag.contract import StageType
 from pipeline.dag.layout import ASIDE, REFERENCES, RESERVED, RUNS
 from pipeline.dag.locking import artifact_lock, is_locked, live_runs
 from pipeline.dag.records import RUN_ID, ExitCode, result_of, run_folder, run_ids, wanted_by
+from pipeline.dag.roots import UnusableRoot
 from pipeline.distributed.shared_root import PROBES
 
 KEY = re.compile(r"[0-9a-f]{32}")
@@ -100,7 +101,13 @@ def _referenced(store: Store) -> Iterator[str]:
     for pipeline in store.list(REFERENCES):
         for name in store.list(f"{REFERENCES}/{pipeline}"):
             if name.endswith(".json") and not name.startswith("."):
-                reference = store.read_json(f"{REFERENCES}/{pipeline}/{name}")
+                path = f"{REFERENCES}/{pipeline}/{name}"
+                try:
+                    reference = store.read_json(path)
+                except ValueError as error:
+                    # What it named is not known, and must not be deleted.
+                    what = f"{path} is damaged ({error}): run its pipeline again, or delete it"
+                    raise UnusableRoot(store.uri, what) from error
                 # A root of another use may have a folder of that name.
                 if isinstance(reference, dict) and {"type", "key"} <= set(reference):
                     yield directory_of(reference["type"], reference["key"])

@@ -15,7 +15,7 @@ from pipeline.dag.code import CodeDigests
 from pipeline.dag.contract import OutsideSource
 from pipeline.dag.identities import Identities, Identity, SourceMissing
 from pipeline.dag.keys import differences, key_inputs
-from pipeline.dag.layout import reference_path
+from pipeline.dag.records import reference_of
 from pipeline.dag.specification import Pipeline, Stage
 
 
@@ -130,7 +130,7 @@ class _Planner:
 
     def stage(self, stage: Stage) -> PlannedStage:
         """The stage with its key, as far as that can be known."""
-        reference = self.store.read_json_if_any(reference_path(self.pipeline.name, stage.name))
+        reference = reference_of(self.store, self.pipeline.name, stage.name)
         try:
             sources = self.sources(stage)
         except SourceMissing as error:

@@ -29,7 +29,7 @@ from pipeline.dag.layout import reference_path
 from pipeline.dag.locking import artifact_lock, set_aside
 from pipeline.dag.plan import Plan, PlannedStage
 from pipeline.dag.progress import open_progress
-from pipeline.dag.records import ExitCode, RunResult, StageResult, save_wanted
+from pipeline.dag.records import ExitCode, RunResult, StageResult, reference_of, save_wanted
 from pipeline.dag.tables import outcome_lines
 
 
@@ -283,13 +283,12 @@ class _Runner:
 
     def refer(self, planned: PlannedStage) -> None:
         """Name the result as this pipeline's latest."""
-        path = reference_path(self.pipeline.name, planned.name)
         # Another run may have named its own result since this one was planned.
-        reference = self.store.read_json_if_any(path)
+        reference = reference_of(self.store, self.pipeline.name, planned.name)
         if reference and reference["key"] == planned.key:
             return
         self.store.write_json(
-            path,
+            reference_path(self.pipeline.name, planned.name),
             {
                 "stage": planned.name,
                 "type": planned.stage.type.name,

@@ -192,6 +192,22 @@ def test_a_reference_that_another_run_wrote_meanwhile_is_written_again(bench):
     assert bench.store.read_json("refs/toy/left.json")["key"] == plan["left"].key
 
 
+@pytest.mark.parametrize("text", ['{"stage":', "{}", "[]", "\udcff"])
+def test_a_damaged_reference_is_noted_again_by_the_next_run(bench, capsys, text):
+    bench.run()
+    file = bench.root / "refs" / "toy" / "data.json"
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    for verb in ("plan", "status", "why"):
+        assert bench.verb(verb, stage="data" if verb == "why" else "") == 0
+    if text not in ("{}", "[]"):
+        assert bench.verb("gc", apply=True) == 2
+        shown = capsys.readouterr().err
+        assert "refs/toy/data.json is damaged (" in shown and "run its pipeline again" in shown
+    assert bench.run() == (0, [])
+    assert bench.store.read_json("refs/toy/data.json")["key"] == bench.plan()["data"].key
+    assert bench.verb("gc", apply=True) == 0 and len(artifacts(bench)) == 5
+
+
 def test_why_with_an_unknown_key_names_the_last_result(bench, capsys):
     bench.run()
     last = bench.store.read_json("refs/toy/left.json")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -287,6 +288,17 @@ def test_damage_found_by_a_worker_is_repaired_too(bench, monkeypatch):
     monkeypatch.setattr(toys.Inputs, "__getitem__", damaged_once)
     code, ran = bench.run(selection=Selection(until=["left"]))
     assert (code, ran) == (0, ["left", "data", "left"])
+
+
+def test_a_manifest_of_another_format_is_made_again(bench):
+    bench.run()
+    folder = bench.root / bench.plan()["sum"].directory
+    manifest = json.loads((folder / "manifest.json").read_text())
+    data = json.dumps(manifest | {"format_version": 2, "something": "new"}).encode()
+    (folder / "manifest.json").write_bytes(data)
+    (folder / "_SUCCESS").write_text(hashlib.sha256(data).hexdigest())
+    assert "manifest format 2 is not known" in bench.reasons()["sum"]
+    assert bench.run() == (0, ["sum"])
 
 
 def test_a_damaged_manifest_is_seen_by_the_plan(bench):
