@@ -8,9 +8,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from pipeline.artifacts.manifest import ArtifactError
-from pipeline.artifacts.store import Store
 from pipeline.dag.contract import StageType
-from pipeline.dag.layout import resolve_root
+from pipeline.dag.roots import UnusableRoot, open_root, root_errors
 from pipeline.dag.specification import read_pipeline
 from pipeline.dag.yaml_nodes import SpecificationError
 from pipeline.stages.question_search import Found, Hit, NothingTrained, QuestionSearch
@@ -19,7 +18,7 @@ DESCRIPTION = """\
 Prints the best passages that a pipeline's trained models find for a question: by the retriever, and
 re-ranked by the ranker. Run the pipeline first.
 
-exit codes: 0 done, 2 the question or the configuration is wrong, 3 nothing is trained yet
+exit codes: 0 done, 2 the question, the configuration or the root is wrong, 3 nothing is trained yet
 """
 SHOWN_CHARACTERS = 200
 
@@ -60,12 +59,11 @@ def main(
         registry = own()
     try:
         pipeline = read_pipeline(given.file, registry, given.set)
-        root, warning = resolve_root(given.root or pipeline.root)
-        if warning:
-            print(f"warning: {warning}", file=sys.stderr)
-        search = QuestionSearch(pipeline, Store(root), given.retriever, given.ranker)
-        found = search.search(given.question, max(given.depth, given.top))
-    except (SpecificationError, ValueError) as error:
+        store = open_root(given.root or pipeline.root)
+        with root_errors(store):
+            search = QuestionSearch(pipeline, store, given.retriever, given.ranker)
+            found = search.search(given.question, max(given.depth, given.top))
+    except (SpecificationError, UnusableRoot, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     except (NothingTrained, ArtifactError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -114,7 +115,8 @@ def read_manifest(store: Store, directory: str) -> Manifest | None:
         raise CorruptArtifact(where, "its manifest is gone") from None
     if hashlib.sha256(data).hexdigest().encode() != marker.strip():
         raise CorruptArtifact(where, "its manifest does not match its success marker")
-    manifest = Manifest.model_validate_json(data)
-    if manifest.format_version != FORMAT_VERSION:
-        raise CorruptArtifact(where, f"manifest format {manifest.format_version} is not known")
-    return manifest
+    # Before the fields are looked at: another format may have others.
+    version = json.loads(data).get("format_version")
+    if version != FORMAT_VERSION:
+        raise CorruptArtifact(where, f"manifest format {version} is not known")
+    return Manifest.model_validate_json(data)

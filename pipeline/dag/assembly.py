@@ -52,7 +52,9 @@ def assemble(
     tree = load(file, problems)
     parsed = [setting for text in settings if (setting := _parse_setting(text, problems))]
     for path, node in parsed:
-        if path[0] != "stages":
+        if path == ["repeat"] and _is_null(node):
+            tree = _drop(tree, "repeat")
+        elif path[0] != "stages":
             tree = _set(tree, path, node, problems)
     tree, unrolled = unroll(tree, merge_stages, problems)
     for path, node in parsed:
@@ -116,7 +118,10 @@ def _extended(tree: Mapping, problems: list[Problem]) -> list[Scalar]:
     if not names or len(names) < len(written):
         message = "extends: the name of a file, or a list of names"
         problems.append(Problem(extends.position, message))
-    return names
+    impossible = [node for node in names if "\0" in node.value]
+    message = "extends: the name of a file cannot hold U+0000"
+    problems += [Problem(node.position, message) for node in impossible]
+    return [node for node in names if node not in impossible]
 
 
 def _put(base: Mapping, key: str, node: Node, at: Position) -> Mapping:
@@ -248,6 +253,9 @@ def _merge_deeply(base: Mapping, over: Mapping) -> Mapping:
 
 def _parse_setting(text: str, problems: list[Problem]) -> tuple[list[str], Node] | None:
     at = Position(f"--set {text}")
+    if (shown := text.encode(errors="backslashreplace").decode()) != text:
+        problems.append(Problem(Position(f"--set {shown}"), "is not UTF-8"))
+        return None
     path, equals, value = text.partition("=")
     parts = path.strip().split(".")
     if not equals or not all(parts):

@@ -15,9 +15,8 @@ from pipeline.artifacts.store import Store
 from pipeline.dag import views
 from pipeline.dag.assembly import assemble
 from pipeline.dag.contract import StageType
-from pipeline.dag.garbage import collect, find_garbage
+from pipeline.dag.garbage import collect, find_garbage, planning_runs
 from pipeline.dag.identities import Identities
-from pipeline.dag.layout import resolve_root
 from pipeline.dag.locking import live_runs, run_lock, set_aside
 from pipeline.dag.plan import Plan, PlannedStage, make_plan
 from pipeline.dag.progress import open_progress
@@ -233,7 +232,7 @@ def _verify(options: Options, plan: Plan, chosen: set[str], store: Store) -> int
         if wrong:
             damaged.add(planned.name)
     if damaged and options.apply:
-        aside = plan.pipeline.below(damaged)
+        aside = plan.below(damaged)
         set_aside(plan, aside, store, new_run_id())
         print(f"set aside: {', '.join(sorted(aside))}; the next run makes them again")
     elif damaged:
@@ -254,6 +253,8 @@ def _damage(planned: PlannedStage, store: Store) -> list[str]:
 
 
 def _gc(options: Options, store: Store, registry: Mapping[str, StageType]) -> int:
+    for run in planning_runs(store):
+        print(f"run {run} is still planning: until it has said what it needs, all artifacts stay")
     garbage = find_garbage(store, registry)
     for item in garbage:
         print(f"{item.directory}  {size(item.bytes)}  {item.why}")
@@ -272,7 +273,6 @@ def _doctor(options: Options) -> int:
     # A machine can be examined before there is a pipeline, but not by a file that is not there.
     if options.file != DEFAULT_FILE or Path(options.file).exists():
         _, named = _heading(options)
-    root, _ = resolve_root(options.root or named or DEFAULT_ROOT)
-    for finding in examine(root):
+    for finding in examine(options.root or named or DEFAULT_ROOT):
         print(finding, flush=True)
     return ExitCode.DONE

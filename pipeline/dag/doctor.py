@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.artifacts.cache import cache_folder
 from pipeline.artifacts.store import Store
 from pipeline.dag.identities import hub_cache, package_version
-from pipeline.dag.layout import MEMORY
+from pipeline.dag.layout import MEMORY, misspelt_root, resolve_root
 from pipeline.dag.tables import size
 
 OLDEST_PYTHON = (3, 11)
@@ -49,7 +49,7 @@ class Finding:
 
 
 def examine(root: str) -> Iterator[Finding]:
-    """All checks, each as soon as it is made."""
+    """All checks, each as soon as it is made; `root` as it was written."""
     checks: list[Callable[[], Finding]] = [
         _python,
         _torch,
@@ -119,7 +119,9 @@ def _ray() -> Finding:
 
 
 def _root(root: str) -> Finding:
-    store = Store(root)
+    if right := misspelt_root(root):
+        return Finding("root", f"{root} is no folder and no address", f"write {right}")
+    store = Store(resolve_root(root)[0])
     probe = f"{MEMORY}/doctor.json"
     try:
         store.write_json(probe, {"written": True})

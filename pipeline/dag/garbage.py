@@ -20,10 +20,12 @@ from pipeline.dag.contract import StageType
 from pipeline.dag.layout import ASIDE, REFERENCES, RESERVED, RUNS
 from pipeline.dag.locking import artifact_lock, is_locked, live_runs
 from pipeline.dag.records import RUN_ID, ExitCode, result_of, run_folder, run_ids, wanted_by
+from pipeline.dag.roots import UnusableRoot
 from pipeline.distributed.shared_root import PROBES
 
 KEY = re.compile(r"[0-9a-f]{32}")
-SET_ASIDE = re.compile(rf"{KEY.pattern}-{RUN_ID.pattern}")
+# Numbered where one run moved the same artifact several times.
+SET_ASIDE = re.compile(rf"{KEY.pattern}-{RUN_ID.pattern}(-\d+)?")
 # A folder or document of an artifact, with the suffix of the attempt that wrote it.
 WRITTEN = re.compile(r"(?P<stem>.+)-[0-9a-f]{8}(\.\w+)?")
 # Where Ray Train keeps its own record of a training while it runs: stage, key, attempt.
@@ -67,7 +69,7 @@ def collect(store: Store, garbage: list[Garbage], tell: Callable[[str], None] = 
         else:
             try:
                 with artifact_lock(store, item.directory, item.directory):
-                    if item.directory in needed(store):
+                    if spared(store)(item.directory):
                         continue
                     store.delete(item.directory)
             except Locked as error:
@@ -77,36 +79,55 @@ def collect(store: Store, garbage: list[Garbage], tell: Callable[[str], None] = 
     return freed
 
 
-def needed(store: Store) -> set[str]:
-    """Directories named by a reference file, or by a run at work or to be taken up again."""
+def spared(store: Store) -> Callable[[str], bool]:
+    """Tells a directory that a reference file names, or a run at work or to be taken up again.
+
+    While a run is planning, that is every directory: it may be finding any of them cached.
+    """
     kept = set(_referenced(store))
     for artifacts in _open_runs(store).values():
+        if artifacts is None:
+            return lambda _: True
         kept.update(artifacts)
-    return kept
+    return kept.__contains__
+
+
+def planning_runs(store: Store) -> list[str]:
+    """Runs at work that have not said yet what they need."""
+    return [run for run, artifacts in _open_runs(store).items() if artifacts is None]
 
 
 def _referenced(store: Store) -> Iterator[str]:
     for pipeline in store.list(REFERENCES):
         for name in store.list(f"{REFERENCES}/{pipeline}"):
             if name.endswith(".json") and not name.startswith("."):
-                reference = store.read_json(f"{REFERENCES}/{pipeline}/{name}")
+                path = f"{REFERENCES}/{pipeline}/{name}"
+                try:
+                    reference = store.read_json(path)
+                except ValueError as error:
+                    # What it named is not known, and must not be deleted.
+                    what = f"{path} is damaged ({error}): run its pipeline again, or delete it"
+                    raise UnusableRoot(store.uri, what) from error
                 # A root of another use may have a folder of that name.
                 if isinstance(reference, dict) and {"type", "key"} <= set(reference):
                     yield directory_of(reference["type"], reference["key"])
 
 
-def _open_runs(store: Store) -> dict[str, list[str]]:
+def _open_runs(store: Store) -> dict[str, list[str] | None]:
     """Run -> artifacts it names: those at work, and of each pipeline the newest unfinished one.
 
-    An unfinished run that another one has brought to its end leaves nothing to take up again.
+    A run that is still planning has None. An unfinished run that another one has brought to its end
+    leaves nothing to take up again.
     """
     runs = run_ids(store)
     live = live_runs(store)
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[str] | None] = {}
     newest: dict[str, tuple[str, list[str]]] = {}
     for run in sorted({*runs, *live}):
         wanted = wanted_by(store, run)
         if wanted is None:
+            if run in live:
+                found[run] = None
             continue
         result = result_of(store, run)
         if run in live:
@@ -121,11 +142,11 @@ def _open_runs(store: Store) -> dict[str, list[str]]:
 
 
 def _artifacts(store: Store, registry: Mapping[str, StageType]) -> Iterator[Garbage]:
-    kept = needed(store)
+    is_spared = spared(store)
     for stage_type, declared in sorted(registry.items()):
         for name in filter(KEY.fullmatch, store.list(stage_type)):
             directory = f"{stage_type}/{name}"
-            if directory in kept or is_locked(store, directory):
+            if is_spared(directory) or is_locked(store, directory):
                 continue
             contents = store.list(directory)
             if _is_artifact(contents, declared.output):

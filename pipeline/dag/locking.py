@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import ExitStack
+from itertools import count
 
 from pipeline.artifacts.locks import Lock, Locked
+from pipeline.artifacts.manifest import SUCCESS
 from pipeline.artifacts.store import Store
 from pipeline.dag.layout import ASIDE, LOCKS
 from pipeline.dag.plan import Plan
@@ -61,11 +63,29 @@ def set_aside(plan: Plan, names: Iterable[str], store: Store, label: str) -> Non
     Raises:
         Locked: one of them is being made by another driver; nothing was moved.
     """
+    wanted = set(names)
     # Stages of one key share a directory, whose lock can be had only once.
-    makers = {plan[name].directory: name for name in names if plan[name].directory}
-    found = {directory: name for directory, name in makers.items() if store.list(directory)}
+    makers: dict[str, str] = {}
+    for planned in plan.stages:
+        if planned.name in wanted and planned.directory:
+            makers.setdefault(planned.directory, planned.name)
+    # What was made of others goes first: a process that dies on the way leaves nothing that looks
+    # finished and was made of what is gone.
+    found = [directory for directory in reversed(makers) if store.list(directory)]
     with ExitStack() as locks:
-        for directory, name in found.items():
-            locks.enter_context(artifact_lock(store, directory, f"stage '{name}'"))
         for directory in found:
-            store.move(directory, f"{ASIDE}/{directory}-{label}")
+            locks.enter_context(artifact_lock(store, directory, f"stage '{makers[directory]}'"))
+        for directory in found:
+            _move_aside(store, directory, label)
+
+
+def _move_aside(store: Store, directory: str, label: str) -> None:
+    kind, _, key = directory.partition("/")
+    name, taken = f"{key}-{label}", store.list(f"{ASIDE}/{kind}")
+    if name in taken:
+        numbered = (f"{name}-{number}" for number in count(2))
+        name = next(other for other in numbered if other not in taken)
+    if not store.is_local:
+        # File by file there: without the marker, half of an artifact does not look like all of it.
+        store.delete(f"{directory}/{SUCCESS}")
+    store.move(directory, f"{ASIDE}/{kind}/{name}")

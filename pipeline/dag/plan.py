@@ -15,7 +15,7 @@ from pipeline.dag.code import CodeDigests
 from pipeline.dag.contract import OutsideSource
 from pipeline.dag.identities import Identities, Identity, SourceMissing
 from pipeline.dag.keys import differences, key_inputs
-from pipeline.dag.layout import reference_path
+from pipeline.dag.records import reference_of
 from pipeline.dag.specification import Pipeline, Stage
 
 
@@ -78,6 +78,14 @@ class Plan:
                 return planned
         raise KeyError(name)
 
+    def below(self, names: Iterable[str]) -> set[str]:
+        """Those of `names` that have a key, and all that depends on them or on an equal key."""
+        keys = {self[name].key for name in names} - {None}
+        for planned in self.stages:
+            if planned.key and any(self[parent].key in keys for parent in planned.stage.parents):
+                keys.add(planned.key)
+        return {planned.name for planned in self.stages if planned.key in keys}
+
 
 def make_plan(
     pipeline: Pipeline,
@@ -95,14 +103,13 @@ def make_plan(
         force: stages to run again though their result is there.
         strict_code: also run stages again whose code changed while their version did not.
     """
-    planner = _Planner(pipeline, store, identities, set(force), strict_code)
-    stages = []
+    planner = _Planner(pipeline, store, identities, strict_code)
     for stage in pipeline.stages:
-        planner.done[stage.name] = planned = planner.stage(stage)
-        stages.append(planned)
+        planner.keyed[stage.name] = planner.stage(stage)
+    planner.judge(set(force))
     identities.save()
     planner.code.save()
-    return Plan(pipeline, tuple(stages))
+    return Plan(pipeline, tuple(planner.done.values()))
 
 
 class _Planner:
@@ -111,34 +118,34 @@ class _Planner:
         pipeline: Pipeline,
         store: Store,
         identities: Identities,
-        force: set[str],
         strict_code: bool,
     ) -> None:
         self.pipeline = pipeline
         self.store = store
         self.identities = identities
-        self.force = force
         self.strict_code = strict_code
         self.code = CodeDigests(store)
+        self.keyed: dict[str, PlannedStage] = {}
         self.done: dict[str, PlannedStage] = {}
 
     def stage(self, stage: Stage) -> PlannedStage:
-        reference = self.store.read_json_if_any(reference_path(self.pipeline.name, stage.name))
+        """The stage with its key, as far as that can be known."""
+        reference = reference_of(self.store, self.pipeline.name, stage.name)
         try:
             sources = self.sources(stage)
         except SourceMissing as error:
             reason = f"source missing: {error}; key not known yet"
             return PlannedStage(stage, State.UNKNOWN, reason=reason, reference=reference)
-        unknown = [name for name in stage.parents if self.done[name].key is None]
+        unknown = [name for name in stage.parents if self.keyed[name].key is None]
         if unknown:
             reason = f"needs '{unknown[0]}', whose key is not known yet"
             return PlannedStage(stage, State.UNKNOWN, reason=reason, reference=reference)
         keys = {
-            name: [str(self.done[given].key) for given in names]
+            name: [str(self.keyed[given].key) for given in names]
             for name, names in stage.inputs.items()
         }
         inputs = key_inputs(stage, keys, sources)
-        planned = PlannedStage(
+        return PlannedStage(
             stage,
             State.TO_RUN,
             key=digest(inputs),
@@ -147,14 +154,20 @@ class _Planner:
             code_digest=self.code.of(stage.type.module),
             reference=reference,
         )
-        return self.judged(planned)
 
     def sources(self, stage: Stage) -> list[tuple[OutsideSource, Identity]]:
         named: Sequence[OutsideSource] = stage.type.sources(stage.params)
         return [(source, self.identities.identify(source)) for source in named]
 
-    def judged(self, planned: PlannedStage) -> PlannedStage:
-        """Whether the result is there and can be used."""
+    def judge(self, force: set[str]) -> None:
+        # Stages of one key have one result: whichever is named, it is made again for all.
+        forced = {self.keyed[name].key: f"'{name}' is made again" for name in sorted(force)}
+        for name, planned in self.keyed.items():
+            why = "forced" if name in force else forced.get(planned.key, "")
+            self.done[name] = self.judged(planned, why) if planned.key else planned
+
+    def judged(self, planned: PlannedStage, forced: str) -> PlannedStage:
+        """Whether the result is there and can be used; `forced` says why it must not be."""
         try:
             manifest = read_manifest(self.store, planned.directory)
         except CorruptArtifact as error:
@@ -162,14 +175,9 @@ class _Planner:
         digests = manifest.code_digest if manifest else "", planned.code_digest
         drifted = all(digests) and digests[0] != digests[1]
         found = replace(planned, manifest=manifest, drifted=drifted)
-        above = [
-            earlier.name
-            for earlier in self.done.values()
-            if earlier.rerun
-            and (earlier.name in planned.stage.parents or earlier.key == planned.key)
-        ]
-        if planned.name in self.force:
-            return replace(found, rerun=True, reason="forced")
+        if forced:
+            return replace(found, rerun=True, reason=forced)
+        above = [name for name in planned.stage.parents if self.done[name].rerun]
         if above:
             return replace(found, rerun=True, reason=f"'{above[0]}' is made again")
         if manifest is None:

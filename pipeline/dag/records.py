@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Any
 
 from pipeline.artifacts.store import Store
-from pipeline.dag.layout import RUNS
+from pipeline.dag.layout import RUNS, reference_path
 
 RUN_ID = re.compile(r"\d{8}-\d{6}-\d{6}-[0-9a-f]{4}")
 
@@ -59,6 +59,19 @@ class RunResult:
     def save(self, store: Store) -> None:
         """Write it below the root."""
         store.write_json(f"{run_folder(self.run)}/result.json", asdict(self))
+
+
+def reference_of(store: Store, pipeline: str, stage: str) -> dict[str, Any] | None:
+    """What is noted of the latest result of a pipeline's stage.
+
+    None where nothing is, or nothing that can be read: the next run notes it again.
+    """
+    try:
+        found = store.read_json(reference_path(pipeline, stage))
+    except (FileNotFoundError, ValueError):
+        return None
+    whole = isinstance(found, dict) and {"type", "key", "key_inputs", "written"} <= set(found)
+    return found if whole else None
 
 
 def new_run_id() -> str:

@@ -118,6 +118,9 @@ def unroll(tree: Mapping, merge: MergeStages, problems: list[Problem]) -> tuple[
         return tree, unrolled
     stages = tree.entries.get("stages")
     if not isinstance(stages, Mapping):
+        if stages is not None and stages.plain() is not None:
+            message = f"stages is a mapping of names to stages, not {kind_of(stages)}"
+            problems.append(Problem(stages.position, message))
         stages = Mapping({}, repeat.position)
     entries, keys = dict(stages.entries), dict(stages.keys)
     for node in _groups(repeat):

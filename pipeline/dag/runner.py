@@ -29,7 +29,7 @@ from pipeline.dag.layout import reference_path
 from pipeline.dag.locking import artifact_lock, set_aside
 from pipeline.dag.plan import Plan, PlannedStage
 from pipeline.dag.progress import open_progress
-from pipeline.dag.records import ExitCode, RunResult, StageResult, save_wanted
+from pipeline.dag.records import ExitCode, RunResult, StageResult, reference_of, save_wanted
 from pipeline.dag.tables import outcome_lines
 
 
@@ -145,7 +145,9 @@ class _Runner:
         """What makes all work on the cluster useless, before hours are spent on first stages."""
         from pipeline.distributed.shared_root import prove_shared_root
 
-        todo = [p for p in self.plan.stages if p.name in self.chosen and not p.manifest]
+        todo = [
+            p for p in self.plan.stages if p.name in self.chosen and (p.rerun or not p.manifest)
+        ]
         if all(planned.stage.resources.workers == 0 for planned in todo):
             return ""
         try:
@@ -281,13 +283,12 @@ class _Runner:
 
     def refer(self, planned: PlannedStage) -> None:
         """Name the result as this pipeline's latest."""
-        path = reference_path(self.pipeline.name, planned.name)
         # Another run may have named its own result since this one was planned.
-        reference = self.store.read_json_if_any(path)
+        reference = reference_of(self.store, self.pipeline.name, planned.name)
         if reference and reference["key"] == planned.key:
             return
         self.store.write_json(
-            path,
+            reference_path(self.pipeline.name, planned.name),
             {
                 "stage": planned.name,
                 "type": planned.stage.type.name,
@@ -301,12 +302,16 @@ class _Runner:
     # Making again -----------------------------------------------------------------------------
 
     def damaged_stage(self, error: BaseException) -> str | None:
-        """The stage whose artifact `error` says is damaged."""
+        """The stage whose artifact `error` says is damaged; of several, one that is chosen."""
         for found in _chain(error):
             if isinstance(found, CorruptArtifact):
-                for planned in self.plan.stages:
-                    if self.store.full(planned.directory) == found.directory:
-                        return planned.name
+                makers = [
+                    planned.name
+                    for planned in self.plan.stages
+                    if self.store.full(planned.directory) == found.directory
+                ]
+                if makers:
+                    return next((name for name in makers if name in self.chosen), makers[0])
         return None
 
     def repair(self, name: str) -> bool:
@@ -315,14 +320,21 @@ class _Runner:
             return False
         self.repaired.add(name)
         self.tell(f"{name}: its artifact is damaged; it and all that depends on it is made again")
-        self.set_aside([name])
-        for below in self.pipeline.below([name]):
+        try:
+            self.set_aside([name])
+        except Locked:
+            raise
+        except Exception as error:
+            # Any store may refuse in its own way; the stage that met the damage fails of it.
+            self.tell(f"{name}: its artifact cannot be moved out of the way: {error}")
+            return False
+        for below in self.plan.below([name]):
             self.results.pop(below, None)
         return True
 
     def set_aside(self, names: Iterable[str]) -> None:
         """Move the results of the chosen among `names`, and of all below them, out of the way."""
-        below = self.pipeline.below(set(names) & self.chosen)
+        below = self.plan.below(set(names) & self.chosen)
         set_aside(self.plan, below, self.store, self.id)
 
 

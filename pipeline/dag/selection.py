@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from pipeline.dag.plan import Plan, State
+from pipeline.dag.plan import Plan, PlannedStage, State
 from pipeline.dag.specification import Pipeline
 from pipeline.dag.yaml_nodes import Position, Problem, SpecificationError, nearest
 
@@ -74,17 +74,36 @@ def matching(pipeline: Pipeline, patterns: Iterable[str], option: str) -> set[st
 def check_runnable(plan: Plan, chosen: set[str]) -> None:
     """Raise SpecificationError unless every chosen stage can run once those before it have run."""
     problems = []
+    # What is there when a stage's turn has come, whichever of several equal stages made it.
+    made = {planned.key for planned in plan.stages if planned.state is State.CACHED}
     for planned in plan.stages:
-        if planned.name not in chosen or planned.state is State.CACHED:
+        if planned.name not in chosen:
             continue
         if planned.state is State.UNKNOWN:
-            if not any(plan[p].state is State.UNKNOWN for p in planned.stage.parents):
-                message = f"'{planned.name}': {planned.reason}"
-                problems.append(Problem(planned.stage.position, message))
-            continue
-        for parent in planned.stage.parents:
-            if parent not in chosen and plan[parent].state is not State.CACHED:
-                message = f"'{planned.name}' needs '{parent}', which has no result: run it first"
-                problems.append(Problem(planned.stage.position, message))
+            messages = _unknown(plan, chosen, planned)
+        elif planned.state is State.CACHED:
+            messages = []
+        else:
+            messages = [
+                f"'{planned.name}' needs '{parent}', which has no result: run it first"
+                for parent in planned.stage.parents
+                if parent not in chosen and plan[parent].key not in made
+            ]
+        problems += [Problem(planned.stage.position, message) for message in messages]
+        made.add(planned.key)
     if problems:
         raise SpecificationError(problems)
+
+
+def _unknown(plan: Plan, chosen: set[str], planned: PlannedStage) -> list[str]:
+    """Why a stage's key is not known, where no chosen stage above it says so."""
+    above = [p for p in planned.stage.parents if plan[p].state is State.UNKNOWN]
+    if not above:
+        return [f"'{planned.name}': {planned.reason}"]
+    stray = next((parent for parent in above if parent not in chosen), None)
+    if stray is None:
+        return []
+    cause = plan[stray]
+    while unknown := [p for p in cause.stage.parents if plan[p].state is State.UNKNOWN]:
+        cause = plan[unknown[0]]
+    return [f"'{planned.name}' needs '{cause.name}': {cause.reason}"]

@@ -233,8 +233,10 @@ def _names(
     items = node.items if isinstance(node, nodes.Sequence) else (node,)
     found = []
     for item in items:
-        if isinstance(item, nodes.Scalar) and isinstance(item.value, str | int):
-            found.append((str(item.value), item.position))
+        if isinstance(item, nodes.Scalar) and item.value is not None:
+            # A stage may be called 001 or true.
+            name = item.value if isinstance(item.value, str) else item.written or str(item.value)
+            found.append((name, item.position))
         else:
             message = f"input '{key}' of '{stage}' is a stage name or a list of them"
             problems.append(Problem(item.position, message))

@@ -77,7 +77,11 @@ class Wiring:
         # How many stages a name stands for is not known where it stands for none yet.
         names = [name for written in draft.wired.values() for name, _ in written]
         if draft.type and draft.params and not any(map(self._is_open, names)):
-            counts = {key: max(len(found[key]), len(draft.wired[key])) for key in found}
+            counts = {
+                key: len(found[key])
+                + sum(not self._matches(draft, name, declared.get(key)) for name, _ in written)
+                for key, written in draft.wired.items()
+            }
             resources = draft.resources or Resources()
             for message in draft.params.mismatches(counts, resources):
                 draft.report(draft.at, f"stage '{draft.name}' ({draft.type.name}): {message}")
@@ -116,7 +120,8 @@ class Wiring:
                 draft.report(at, f"no stage is called '{name}'{self._instead(name)}")
             for match in matches:
                 self._check_kind(draft, key, declared, self.drafts[match], at)
-            found += matches
+            # A pattern adds the others to what stands before it.
+            found += matches if name in matches else [n for n in matches if n not in found]
         return found
 
     def _instead(self, name: str) -> str:

@@ -15,6 +15,9 @@ import yaml
 
 LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 INTEGER = re.compile(r"[-+]?[0-9]+\Z")
+# Python refuses to read numbers of some thousand digits, and calls of as many levels.
+MOST_DIGITS = 100
+DEEPEST = 100
 # A name in braces as it stands in an unquoted text.
 BRACES = re.compile(r"\{\w+\}")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
@@ -67,10 +70,15 @@ class SpecificationError(Exception):
 
 @dataclass(frozen=True)
 class Scalar:
-    """A number, word, truth value or null."""
+    """A number, word, truth value or null.
+
+    Attributes:
+        written: what stands in the file for a number, truth value or null.
+    """
 
     value: Any
     position: Position
+    written: str = ""
 
     def plain(self) -> Any:
         """The value without positions."""
@@ -149,16 +157,28 @@ class _Composer:
             return Scalar(None, position)
         if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
             self.problems.append(Problem(position, f"tag '{node.tag}' is not used here"))
+        if len(self.open) == DEEPEST:
+            message = f"nested more than {DEEPEST} deep: nothing here is"
+            self.problems.append(Problem(position, message))
+            return Scalar(None, position)
         self.open.append(node)
         try:
             if isinstance(node, yaml.MappingNode):
                 return self.mapping(node, position)
             if isinstance(node, yaml.SequenceNode):
                 return Sequence(tuple(self.node(item) for item in node.value), position)
-            value = plain_scalar(node.value) if not node.style else node.value
-            return Scalar(value, position)
+            return self.scalar(node, position)
         finally:
             self.open.pop()
+
+    def scalar(self, node: yaml.ScalarNode, position: Position) -> Scalar:
+        if node.style:
+            return Scalar(node.value, position)
+        if INTEGER.match(node.value) and len(node.value) > MOST_DIGITS:
+            message = f"a number of {len(node.value)} digits: more than {MOST_DIGITS} are not read"
+            self.problems.append(Problem(position, message))
+            return Scalar(0, position)
+        return Scalar(plain_scalar(node.value), position, node.value)
 
     def mapping(self, node: yaml.MappingNode, position: Position) -> Mapping:
         entries: dict[str, Node] = {}

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pipeline.artifacts.kinds import CANDIDATES, DATASET, EVALUATION, SCORED_CANDIDATES
 from pipeline.dag.contract import (
@@ -48,6 +48,17 @@ if TYPE_CHECKING:
 VALIDATION: Final = "validation"
 
 
+def _of_one_name(counts: dict[str, int]) -> dict[str, int]:
+    """A mapping has no order in a key, but the names of runs have one."""
+    if len(counts) != 1:
+        apart = ", ".join(f"{name}: {count}" for name, count in counts.items()) or "NAME: n"
+        raise ValueError(f"a mapping of one name: write [{apart}]")
+    return counts
+
+
+Seeds = Annotated[dict[str, Annotated[int, Field(ge=1)]], AfterValidator(_of_one_name)]
+
+
 class EvaluateParams(Params):
     """What is measured on which runs.
 
@@ -70,7 +81,7 @@ class EvaluateParams(Params):
             comparisons. For data from several sources.
     """
 
-    names: list[str | dict[str, Annotated[int, Field(ge=1)]]]
+    names: list[str | Seeds]
     untrained: list[str] = []
     splits: list[LabelledSplit] = Field(default=[VALIDATION, "dev"], min_length=1)
     measures: list[str] = [

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline.artifacts.kinds import EMBEDDINGS, RANKER
 from pipeline.artifacts.reader import Artifact
 from pipeline.artifacts.store import Store
-from pipeline.dag.layout import reference_path
+from pipeline.dag.records import reference_of
 from pipeline.dag.yaml_nodes import nearest
 from pipeline.sources.content import clean
 
@@ -70,13 +70,11 @@ class Results:
 
     def has(self, stage: Stage) -> bool:
         """Whether the stage has run."""
-        path = reference_path(self._pipeline.name, stage.name)
-        return self._store.read_json_if_any(path) is not None
+        return reference_of(self._store, self._pipeline.name, stage.name) is not None
 
     def of(self, stage: Stage) -> Artifact:
         """The stage's latest artifact; raises NothingTrained where it has not run."""
-        path = reference_path(self._pipeline.name, stage.name)
-        reference = self._store.read_json_if_any(path)
+        reference = reference_of(self._store, self._pipeline.name, stage.name)
         if reference is None:
             raise NothingTrained(
                 f"stage '{stage.name}' has no result under {self._store.full('')}: run "

@@ -85,6 +85,55 @@ def test_verify_moves_all_or_nothing(bench, capsys):
     assert len(artifacts(bench)) == len(before) - 2
 
 
+class Killed(BaseException):
+    """As if the process had died."""
+
+
+@pytest.mark.parametrize("moves", range(4))
+def test_who_is_killed_while_setting_aside_leaves_nothing_of_what_is_gone(
+    bench, monkeypatch, moves
+):
+    bench.run()
+    before = {planned.name: planned.directory for planned in bench.plan().stages}
+    data_file(bench, "data").write_bytes(b"")
+    move, done = Store.move, []
+
+    def killed(store, path, target):
+        if len(done) == moves:
+            raise Killed
+        done.append(path)
+        move(store, path, target)
+
+    monkeypatch.setattr(Store, "move", killed)
+    with pytest.raises(Killed):
+        bench.verb("verify", apply=True)
+    monkeypatch.undo()
+    left = artifacts(bench)
+    assert len(done) == moves and before["data"] in left
+    for child, parents in {"sum": ["left", "right"], "left": ["data"], "right": ["data"]}.items():
+        assert before[child] not in left or all(before[parent] in left for parent in parents)
+    # What is left is made again by those who do the same once more.
+    assert bench.verb("verify", apply=True) == 3
+    assert bench.run() == (0, ["data", "left", "right", "sum"])
+
+
+def test_on_an_object_store_what_is_set_aside_loses_its_marker_first(bench, monkeypatch):
+    root = f"memory://{bench.root.parent.name}"
+    bench.run(root=root)
+    store = Store(root)
+    bench.store = store
+    directory = bench.plan()["sum"].directory
+
+    def killed(*_):
+        raise Killed
+
+    monkeypatch.setattr(Store, "move", killed)
+    with pytest.raises(Killed):
+        bench.run(root=root, selection=Selection(force=["sum"]))
+    assert store.exists(f"{directory}/manifest.json")
+    assert not store.exists(f"{directory}/_SUCCESS") and bench.states()["sum"] == "to run"
+
+
 @pytest.mark.parametrize("verb", LOOKING)
 def test_looking_makes_no_root(bench, verb):
     assert bench.verb(verb, stage="left" if verb == "why" else "") == 0
@@ -141,6 +190,22 @@ def test_a_reference_that_another_run_wrote_meanwhile_is_written_again(bench):
     assert bench.store.read_json("refs/toy/left.json")["key"] != plan["left"].key
     assert run_plan(plan, {"left"}, bench.store, "20260101-000000-000000-abcd").exit_code == 0
     assert bench.store.read_json("refs/toy/left.json")["key"] == plan["left"].key
+
+
+@pytest.mark.parametrize("text", ['{"stage":', "{}", "[]", "\udcff"])
+def test_a_damaged_reference_is_noted_again_by_the_next_run(bench, capsys, text):
+    bench.run()
+    file = bench.root / "refs" / "toy" / "data.json"
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    for verb in ("plan", "status", "why"):
+        assert bench.verb(verb, stage="data" if verb == "why" else "") == 0
+    if text not in ("{}", "[]"):
+        assert bench.verb("gc", apply=True) == 2
+        shown = capsys.readouterr().err
+        assert "refs/toy/data.json is damaged (" in shown and "run its pipeline again" in shown
+    assert bench.run() == (0, [])
+    assert bench.store.read_json("refs/toy/data.json")["key"] == bench.plan()["data"].key
+    assert bench.verb("gc", apply=True) == 0 and len(artifacts(bench)) == 5
 
 
 def test_why_with_an_unknown_key_names_the_last_result(bench, capsys):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.dag import commands
 from pipeline.dag.locking import artifact_lock, run_lock
 from pipeline.dag.records import new_run_id, run_ids
 from pipeline.dag.runner import _Runner
@@ -130,6 +131,26 @@ def test_gc_spares_a_run_at_work(bench, monkeypatch):
     monkeypatch.setattr(_Runner, "make", meanwhile)
     assert bench.run("stages.data.params.count=6")[0] == 0
     assert bench.store.list("locks") == []
+
+
+def test_gc_spares_what_a_run_finds_while_it_plans(bench, monkeypatch, capsys):
+    bench.run("stages.data.params.count=6")
+    bench.run()
+    # By now no reference names the first results.
+    plan = commands.make_plan
+
+    def collected_meanwhile(*arguments, **options):
+        monkeypatch.setattr(commands, "make_plan", plan)
+        planned = plan(*arguments, **options)
+        assert bench.verb("gc", apply=True) == 0
+        return planned
+
+    monkeypatch.setattr(commands, "make_plan", collected_meanwhile)
+    chosen = Selection(only=["sum"], force=["sum"])
+    assert bench.run("stages.data.params.count=6", selection=chosen) == (0, ["sum"])
+    assert "is still planning: until it has said what it needs" in capsys.readouterr().out
+    bench.run()
+    assert bench.verb("gc", apply=True) == 0 and len(artifacts(bench)) == 5
 
 
 def test_gc_takes_what_killed_runs_left_and_keeps_results(bench, capsys):

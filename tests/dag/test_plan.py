@@ -7,7 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.dag import toys
+from tests.dag.test_runner import data_file
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -50,15 +53,61 @@ def test_equal_stages_share_a_result(bench):
     assert bench.run() == (0, ["a"])
 
 
-def test_a_forced_stage_takes_its_twins_and_theirs_along(bench):
-    bench.write(
-        f"root: {bench.root}\nstages:\n"
-        "  a: {uses: numbers}\n"
-        "  b: {uses: numbers}\n"
-        "  c: {uses: scale, inputs: {numbers: b}}\n"
-    )
-    assert bench.run() == (0, ["a", "c"])
-    assert bench.run(selection=chosen(force=["a"])) == (0, ["a", "c"])
+TWINS = """\
+root: {root}
+stages:
+  a: {{uses: numbers}}
+  b: {{uses: numbers}}
+  of_a: {{uses: scale, inputs: {{numbers: a}}}}
+  of_b: {{uses: scale, inputs: {{numbers: b}}, params: {{factor: 4}}}}
+"""
+
+
+@pytest.mark.parametrize("twin", ["a", "b"])
+def test_a_forced_stage_takes_its_twins_and_theirs_along(bench, twin):
+    bench.write(TWINS.format(root=bench.root))
+    assert bench.run() == (0, ["a", "of_a", "of_b"])
+    reasons = bench.reasons(force=[twin])
+    other = "b" if twin == "a" else "a"
+    assert reasons[twin] == "forced" and reasons[other] == f"'{twin}' is made again"
+    assert bench.run(selection=chosen(force=[twin])) == (0, ["a", "of_a", "of_b"])
+    # Where only one is chosen, what was made from the other waits for the next run.
+    assert bench.run(selection=chosen(only=[twin], force=[twin])) == (0, [twin])
+    assert bench.states() == {"a": "cached", "b": "cached", "of_a": "to run", "of_b": "to run"}
+
+
+def test_a_damaged_result_is_that_of_its_twins_too(bench):
+    bench.write(TWINS.format(root=bench.root))
+    bench.run()
+    data_file(bench, "a").write_bytes(b"")
+    setting = "stages.of_b.params.factor=6"
+    only = chosen(only=["b", "of_b"])
+    assert bench.run(setting, selection=only) == (0, ["b", "of_b"])
+    assert bench.states(setting)["of_a"] == "to run"
+    data_file(bench, "b").write_bytes(b"")
+    assert bench.verb("verify", setting, apply=True) == 3
+    assert set(bench.states(setting).values()) == {"to run"}
+
+
+def test_the_result_of_a_chosen_twin_serves(bench, capsys):
+    bench.write(TWINS.format(root=bench.root))
+    assert bench.run(selection=chosen(only=["a", "of_b"])) == (0, ["a", "of_b"])
+    settings = ["stages.a.params.count=7", "stages.b.params.count=7"]
+    assert bench.run(*settings, selection=chosen(only=["of_b"])) == (2, [])
+    assert "'of_b' needs 'b', which has no result: run it first" in capsys.readouterr().err
+
+
+def test_a_chosen_stage_says_which_source_it_lacks_above_it(bench, capsys):
+    setting = "stages.data.params.path=/no/such/file"
+    missing = "'data': source missing: /no/such/file does not exist; key not known yet"
+    for name in ("left", "sum"):
+        assert bench.run(setting, selection=chosen(only=[name])) == (2, [])
+        shown = capsys.readouterr().err
+        assert f"'{name}' needs {missing}" in shown and "1 mistake\n" in shown
+    assert bench.run(setting, selection=chosen(only=["left", "data"])) == (2, [])
+    shown = capsys.readouterr().err
+    assert missing in shown and "1 mistake\n" in shown
+    assert not any("None" in path for path in bench.store.list("locks"))
 
 
 def test_partly_done_stages_say_how_far(bench):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifacts.locks import Lock
+from pipeline.artifacts.store import Store
 from pipeline.dag.locking import artifact_lock
+from pipeline.dag.runner import _Runner
 from pipeline.dag.selection import Selection
 from pipeline.sources.records import DataError, Place
 from tests.dag import toys
@@ -96,6 +99,16 @@ def test_force_runs_a_stage_and_all_below(bench):
         "random",
         "sum",
     ]
+
+
+def test_the_root_is_proved_to_be_shared_where_anything_runs(bench, monkeypatch):
+    from pipeline.distributed import shared_root
+
+    proved: list[Store] = []
+    monkeypatch.setattr(shared_root, "prove_shared_root", proved.append)
+    for expected, force in ((1, []), (1, []), (2, ["data"])):
+        assert bench.run(selection=Selection(force=force))[0] == 0
+        assert len(proved) == expected
 
 
 def test_a_forced_run_that_fails_is_finished_by_the_next(bench, monkeypatch):
@@ -222,6 +235,38 @@ def test_a_damaged_input_is_made_again_with_all_below(bench):
     assert bench.store.list("aside") == ["numbers", "scale"]
 
 
+def test_an_artifact_that_was_forced_and_is_damaged_again_is_made_once_more(bench, monkeypatch):
+    bench.run()
+    opened = _Runner.open_inputs
+
+    def damaging(runner, planned):
+        if planned.name == "left":
+            monkeypatch.setattr(_Runner, "open_inputs", opened)
+            data_file(bench, "data").write_bytes(b"")
+        return opened(runner, planned)
+
+    monkeypatch.setattr(_Runner, "open_inputs", damaging)
+    code, ran = bench.run(selection=Selection(force=["data"]))
+    assert (code, ran) == (0, ["data", "data", "left", "right", "sum"])
+    assert len(bench.store.list("aside/numbers")) == 2
+    assert bench.verb("gc", apply=True) == 0
+    assert bench.store.list("aside/numbers") == []
+
+
+def test_damage_that_cannot_be_moved_away_fails_the_stage(bench, monkeypatch, capsys):
+    bench.run()
+    data_file(bench, "data").write_bytes(b"")
+
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Store, "move", refused)
+    assert bench.run("stages.left.params.factor=4")[0] == 3
+    shown = capsys.readouterr().out
+    assert "data: its artifact cannot be moved out of the way: [Errno 13]" in shown
+    assert "left: failed" in shown and bench.results()[-1]["exit_code"] == 3
+
+
 def test_damage_found_by_a_worker_is_repaired_too(bench, monkeypatch):
     from pipeline.artifacts.manifest import CorruptArtifact
 
@@ -243,6 +288,17 @@ def test_damage_found_by_a_worker_is_repaired_too(bench, monkeypatch):
     monkeypatch.setattr(toys.Inputs, "__getitem__", damaged_once)
     code, ran = bench.run(selection=Selection(until=["left"]))
     assert (code, ran) == (0, ["left", "data", "left"])
+
+
+def test_a_manifest_of_another_format_is_made_again(bench):
+    bench.run()
+    folder = bench.root / bench.plan()["sum"].directory
+    manifest = json.loads((folder / "manifest.json").read_text())
+    data = json.dumps(manifest | {"format_version": 2, "something": "new"}).encode()
+    (folder / "manifest.json").write_bytes(data)
+    (folder / "_SUCCESS").write_text(hashlib.sha256(data).hexdigest())
+    assert "manifest format 2 is not known" in bench.reasons()["sum"]
+    assert bench.run() == (0, ["sum"])
 
 
 def test_a_damaged_manifest_is_seen_by_the_plan(bench):
@@ -368,8 +424,6 @@ def test_lock_of_another_host_is_respected(bench):
 
 def test_a_root_on_an_object_store(bench, capsys):
     """The runner's own files on a store without rename, folders or local paths."""
-    from pipeline.artifacts.store import Store
-
     bench.store = Store(f"memory://{bench.root.name}-{os.getpid()}")
     root = bench.store.uri
     assert bench.run(root=root) == (0, ALL)

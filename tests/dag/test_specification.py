@@ -106,6 +106,11 @@ def test_duplicate_keys_are_mistakes(mistakes):
         (HEAD + "  x: {uses: total, inputs: {parts: []}}\n", "is an empty list"),
         (HEAD + "  x: {uses: total, inputs: {parts: 'zzz*'}}\n", "no stage is called 'zzz*'"),
         (HEAD + "  x:\n", "stage 'x' is a mapping"),
+        (HEAD + f"seed: {'9' * 5000}\n", "5:7: a number of 5000 digits: more than 100 are not"),
+        ("a: " + "[" * 3000 + "]" * 3000, "1:103: nested more than 100 deep"),
+        ('extends: "a\\0b"\n', "1:10: extends: the name of a file cannot hold U+0000"),
+        ("stages: [a]\nrepeat: {}\n", "1:9: stages is a mapping of names to stages, not a list"),
+        ("stages: oops\nrepeat: {}\n", "1:9: stages is a mapping of names to stages, not a sin"),
         (HEAD + "  x: {uses: draw}\n  y: a\x07\n", "6:7: not YAML: character U+0007 cannot"),
         (HEAD + "  é: {uses: draw}\n  yé: a\x01\n", "6:8: not YAML: character U+0001 cannot"),
         ("root: s3:/b/x\n" + HEAD[10:], "1:7: root 's3:/b/x' is no folder and no address: write"),
@@ -194,6 +199,48 @@ def test_set_overrides(tmp_path):
 def test_set_mistakes_name_the_option(mistakes, setting, message):
     found = mistakes(HEAD, setting)
     assert any(line.startswith(f"--set {setting}: ") and message in line for line in found), found
+
+
+def test_a_setting_that_is_no_text_is_a_mistake(bench, capsys):
+    assert bench.run("stages.data.params.path=\udcff") == (2, [])
+    expected = "--set stages.data.params.path=\\udcff: is not UTF-8"
+    assert expected in capsys.readouterr().err and expected in bench.results()[-1]["error"]
+
+
+def test_set_takes_groups_out(tmp_path):
+    text = HEAD + "repeat: {rounds: 2, stages: {'x_{round}': {uses: draw}}}\n"
+    assert read(tmp_path, text).names == ["data", "x_1", "x_2"]
+    assert read(tmp_path, text, "repeat=null").names == ["data"]
+
+
+def test_a_stage_may_be_called_what_is_no_word_in_yaml(tmp_path):
+    names = ["001", "true", "1e5", "0x", "13"]
+    lines = [
+        f"  {name}: {{uses: numbers}}\n  of_{name}: {{uses: scale, inputs: {{numbers: {name}}}}}\n"
+        for name in names
+    ]
+    text = "stages:\n" + "".join(lines) + f"  s: {{uses: total, inputs: {{parts: {names}}}}}\n"
+    pipeline = read(tmp_path, text.replace("'", ""), "stages.of_13.inputs.numbers=001")
+    wired = {name: pipeline[f"of_{name}"].inputs["numbers"] for name in names}
+    assert wired == {name: (name,) for name in names} | {"13": ("001",)}
+    assert pipeline["s"].inputs["parts"] == tuple(names)
+
+
+@pytest.mark.parametrize(
+    ("written", "wired"),
+    [
+        ('[a, "*"]', ("a", "b")),
+        ('["a*", "*", "b*"]', ("a", "b")),
+        ('["*", a]', ("a", "b", "a")),
+        ("[a, a]", ("a", "a")),
+    ],
+)
+def test_a_pattern_wires_no_stage_again(tmp_path, written, wired):
+    text = (
+        "stages:\n  a: {uses: numbers}\n  b: {uses: numbers}\n"
+        f"  s: {{uses: total, inputs: {{parts: {written}}}}}\n"
+    )
+    assert read(tmp_path, text)["s"].inputs["parts"] == wired
 
 
 def test_hints_at_braces_only_where_there_are_some(mistakes):

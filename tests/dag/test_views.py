@@ -158,6 +158,15 @@ def test_doctor_says_what_to_do(monkeypatch, tmp_path, capsys):
     assert "--root" in findings["root"].advice
 
 
+def test_doctor_makes_no_folder_of_a_misspelt_address(bench, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(doctor, "_probe", lambda _: (None, "not asked"))
+    assert bench.verb("doctor", root="s3:/bucket/x") == 0
+    expected = "warn  root: s3:/bucket/x is no folder and no address → write s3://bucket/x\n"
+    assert expected in capsys.readouterr().out
+    assert not (tmp_path / "s3:").exists()
+
+
 def test_a_probe_that_fails_is_a_finding():
     assert doctor._probe("import json; print(json.dumps([1]))") == ([1], "")
     found, error = doctor._probe("import no_such_module_anywhere")

@@ -168,6 +168,8 @@ def test_prints_both_rankings(world, job, capsys):
         (["--ranker", "first"], 3, "'first' is not one of the stages to choose (known: ranker)"),
         (["--set", "stages.first.params.pooling=max"], 2, "'pooling'"),
         (["--root", "elsewhere"], 3, "has no result under"),
+        (["--root", __file__], 2, f"root {__file__}: "),
+        (["--root", "s3:/bucket/x"], 2, "write s3://bucket/x"),
     ],
 )
 def test_says_what_is_missing(world, job, capsys, words, code, message):

@@ -264,6 +264,9 @@ def test_a_claim_and_the_mix_can_be_by_answers(bench):
         ({"names": ["one"]}, "2 runs are wired and 1 names given"),
         ({"names": [{"one": 3}]}, "2 runs are wired and 3 names given"),
         ({"names": [{"one": 0}, "two"]}, "greater than or equal to 1"),
+        # In a key a mapping has no order: `{b: 1, a: 1}` would be taken for the same.
+        ({"names": [{"b": 1, "a": 1}]}, "a mapping of one name: write [a: 1, b: 1]"),
+        ({"names": [{}, "two"]}, "a mapping of one name: write [NAME: n]"),
         ({"names": ["a", "b"], "untrained": ["c"]}, "untrained: no 'c' among a, b"),
         ({"names": ["a", "b"], "shown": ["RR@7"]}, "shown: no 'RR@7' among RR@10"),
         ({"names": ["a", "b"], "compared": "RR@7"}, "compared: no 'RR@7'"),
