@@ -22,9 +22,11 @@ from pydantic import ValidationError
 from pipeline.artifacts.cache import cache_folder
 from pipeline.artifacts.kinds import Kind
 from pipeline.artifacts.manifest import (
+    ArtifactError,
     FileRecord,
     Manifest,
     directory_of,
+    read_manifest,
     write_manifest,
 )
 from pipeline.artifacts.store import Store, sha256_of_file
@@ -152,6 +154,14 @@ class ArtifactWriter:
         self.key = key
         self.kind = kind
         self.directory = directory_of(stage, key)
+        # Lies among the parts from the first use on: it is gone when somebody took them away.
+        self._mark = f"{self.directory}/{PARTS}/attempt-{_new_attempt()}"
+        self._begun = False
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self.store.write_bytes(self._mark, b"")
+            self._begun = True
 
     # Tables -------------------------------------------------------------------------------
 
@@ -159,6 +169,7 @@ class ArtifactWriter:
         """A writer for the shards of `table`."""
         if table not in self.kind.tables:
             raise ValueError(f"a {self.kind} has no table '{table}'")
+        self._begin()
         return ShardWriter(self.store, self.directory, table, self.kind.tables[table])
 
     def write_table(self, table: str, rows: pa.Table) -> None:
@@ -172,6 +183,7 @@ class ArtifactWriter:
         """A local folder whose files become the artifact's folder `name` when the block ends."""
         if name not in self.kind.folders:
             raise ValueError(f"a {self.kind} has no folder '{name}'")
+        self._begin()
         with tempfile.TemporaryDirectory() as temporary:
             local = Path(temporary, name)
             local.mkdir()
@@ -200,6 +212,7 @@ class ArtifactWriter:
         """Write a document: a string as it is, anything else as JSON."""
         if name not in self.kind.documents:
             raise ValueError(f"a {self.kind} has no document '{name}'")
+        self._begin()
         text = value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False)
         data = text.encode()
         stem, _, suffix = name.rpartition(".")
@@ -214,6 +227,7 @@ class ArtifactWriter:
 
     def finished(self, part: str) -> bool:
         """Whether an earlier attempt already wrote this folder or document."""
+        self._begin()
         return (part, 0) in finished_parts(self.store, self.directory)
 
     # State between attempts ---------------------------------------------------------------
@@ -264,10 +278,20 @@ class ArtifactWriter:
     ) -> Manifest:
         """Write the manifest over all finished parts, then the success marker.
 
+        Where another driver, which took this one for dead, has published it meanwhile, nothing is
+        written and its manifest is returned.
+
         Raises:
             ValueError: a table of the artifact has gaps in its shard numbers.
+            ArtifactError: its parts were moved out of the way or deleted meanwhile.
+            CorruptArtifact: another driver has published it, and its manifest is damaged.
         """
         parts = finished_parts(self.store, self.directory)
+        # After the parts were listed: they are cleaned away only once the marker is there.
+        if published := read_manifest(self.store, self.directory):
+            self._clean()
+            return published
+        self._check_undisturbed()
         files = [record for key in sorted(parts) for record in parts[key]]
         self._check_complete(files)
         schemas = {
@@ -290,6 +314,13 @@ class ArtifactWriter:
         write_manifest(self.store, self.directory, manifest)
         self._clean()
         return manifest
+
+    def _check_undisturbed(self) -> None:
+        if self._begun and not self.store.exists(self._mark):
+            raise ArtifactError(
+                f"what was made of artifact {self.store.full(self.directory)} was moved or deleted "
+                "by another driver, which took this one for dead; run again"
+            )
 
     def _check_complete(self, files: list[FileRecord]) -> None:
         for table in self.kind.tables:

@@ -64,6 +64,29 @@ def test_a_late_writer_spoils_nothing(any_store: Store) -> None:
     assert artifact.damage() == []
 
 
+@pytest.mark.parametrize("left", [0, 1])
+def test_who_lost_its_lock_spoils_nothing_by_publishing(any_store: Store, left: int) -> None:
+    lost, other = written(any_store), written(any_store)
+    made = other.publish({}, {"rows_out": 5})
+    for index in range(left):
+        lost.shards("passages").write(index, passages(100, 7))
+    assert lost.publish({}, {"rows_out": 7}) == made
+    artifact = Artifact.open(any_store, "ingest", "k" * 64)
+    assert artifact.read("passages")["passage_id"].to_pylist() == list("01234")
+
+
+def test_parts_taken_away_meanwhile_are_not_left_out_of_a_manifest(any_store: Store) -> None:
+    writer = written(any_store)
+    any_store.move(writer.directory, f"aside/{writer.directory}-run")
+    with pytest.raises(ArtifactError, match="run again"):
+        writer.publish({}, {})
+    writer.shards("passages").write(0, passages(0, 3))
+    with pytest.raises(ArtifactError, match="moved or deleted"):
+        writer.publish({}, {})
+    with pytest.raises(ArtifactError, match="no artifact"):
+        Artifact.open(any_store, "ingest", "k" * 64)
+
+
 def test_a_gap_between_shards_is_refused(any_store: Store) -> None:
     writer = ArtifactWriter(any_store, "ingest", "g" * 64, DATASET)
     writer.shards("passages").write(2, passages(0, 1))
