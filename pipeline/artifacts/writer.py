@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from pipeline.artifacts.cache import cache_folder
+from pipeline.artifacts.checkpoints import StoreCheckpoints
 from pipeline.artifacts.kinds import Kind
 from pipeline.artifacts.manifest import (
     ArtifactError,
@@ -329,6 +330,7 @@ class ArtifactWriter:
                 raise ValueError(f"{self.stage}: table '{table}' has shards {indices}, with gaps")
 
     def _clean(self) -> None:
-        for name in (PARTS, STATE, CHECKPOINTS, REFRESH):
+        for name in (PARTS, STATE, REFRESH):
             self.store.delete(f"{self.directory}/{name}")
+        StoreCheckpoints(self.store, self.checkpoint_directory).clear()
         shutil.rmtree(cache_folder() / "scratch" / f"{self.stage}-{self.key[:32]}", True)

@@ -175,3 +175,17 @@ def test_remote_files_are_cached_and_checked(s3_root: str, own_cache: Path) -> N
     derived = artifact.derived("flat", lambda folder: (folder / "x").write_text("made") and None)
     assert (derived / "x").read_text() == "made"
     assert own_cache in derived.parents
+
+
+def test_a_model_that_was_made_again_is_not_taken_from_the_cache(any_store: Store) -> None:
+    def made(text: str) -> Path:
+        writer = ArtifactWriter(any_store, "train_retriever", "f" * 64, RETRIEVER)
+        with writer.folder("model") as folder:
+            (folder / "weights").write_text(text)
+        writer.publish({}, {})
+        return Artifact.open(any_store, "train_retriever", "f" * 64).folder("model")
+
+    assert (made("old") / "weights").read_text() == "old"
+    directory = directory_of("train_retriever", "f" * 64)
+    any_store.move(directory, f"aside/{directory}-run")
+    assert (made("new") / "weights").read_text() == "new"

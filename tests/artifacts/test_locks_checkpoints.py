@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
 import pytest
 
+from pipeline.artifacts.cache import CACHE_VARIABLE
 from pipeline.artifacts.checkpoints import StoreCheckpoints
 from pipeline.artifacts.locks import Lock, Locked
 from pipeline.artifacts.store import Store
@@ -54,22 +56,58 @@ def test_a_dead_process_of_this_host_holds_nothing(tmp_path: Path) -> None:
         assert store.read_json("lock")["token"] != "t"
 
 
-def test_checkpoints_fall_back_when_damaged(any_store: Store, tmp_path: Path) -> None:
-    notes: list[str] = []
-    checkpoints = StoreCheckpoints(any_store, "train/checkpoints", notes.append)
-    assert checkpoints.latest() is None
-    for step in (5, 10, 15):
+def saved(checkpoints: StoreCheckpoints, tmp_path: Path, *steps: int) -> None:
+    for step in steps:
         folder = tmp_path / f"save-{step}"
         folder.mkdir()
         (folder / "weights").write_text(f"weights {step}")
         checkpoints.save(step, folder)
+
+
+def test_checkpoints_fall_back_when_damaged(
+    any_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    checkpoints = StoreCheckpoints(any_store, "train/checkpoints", notes.append)
+    assert checkpoints.latest() is None
+    saved(checkpoints, tmp_path, 5, 10, 15)
     latest = checkpoints.latest()
     assert latest is not None and latest[0] == 15
     assert (latest[1] / "weights").read_text() == "weights 15"
     any_store.write_bytes("train/checkpoints/step-15/weights", b"weights 1_")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "another-node"))
     latest = checkpoints.latest()
     assert latest is not None and latest[0] == 10
     assert "step 15 is damaged" in notes[0]
     assert any_store.read_json_if_any("train/checkpoints/step-5.json") is None
     checkpoints.clear()
     assert checkpoints.latest() is None
+
+
+@pytest.mark.parametrize("left", [b"weights", None])
+def test_a_node_with_a_copy_falls_back_like_the_others(
+    any_store: Store, tmp_path: Path, left: bytes | None
+) -> None:
+    checkpoints = StoreCheckpoints(any_store, "train/checkpoints")
+    saved(checkpoints, tmp_path, 5, 10)
+    assert (checkpoints.latest() or (0, None))[0] == 10
+    any_store.delete("train/checkpoints/step-10/weights")
+    if left is not None:
+        any_store.write_bytes("train/checkpoints/step-10/weights", left)
+    assert (checkpoints.latest() or (0, None))[0] == 5
+
+
+def test_ranks_of_a_node_leave_each_other_their_checkpoint(
+    any_store: Store, tmp_path: Path, own_cache: Path
+) -> None:
+    checkpoints = StoreCheckpoints(any_store, "train/checkpoints")
+    saved(checkpoints, tmp_path, 5)
+    _, folder = checkpoints.latest() or (0, Path())
+    with (folder / "weights").open() as being_read:
+        assert checkpoints.latest() == (5, folder)
+        assert os.fstat(being_read.fileno()).st_nlink == 1, "it is still there"
+    saved(checkpoints, tmp_path, 10, 15)
+    assert checkpoints.latest() is not None
+    assert not folder.exists(), "copies of what is no longer kept go"
+    checkpoints.clear()
+    assert not list(own_cache.rglob("weights"))
