@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -97,6 +98,18 @@ class Store:
             return int(self._remote.info(self.full(path))["size"])
         except FileNotFoundError:
             return None
+
+    def modified(self, path: str) -> float:
+        """When the file at `path` was written, in seconds by the store's own clock.
+
+        Raises:
+            FileNotFoundError: there is none.
+            NotImplementedError: this kind of store does not tell.
+        """
+        if self.is_local:
+            return self.local(path).stat().st_mtime
+        when: datetime = self._remote.modified(self.full(path))
+        return when.timestamp()
 
     def read_bytes(self, path: str) -> bytes:
         """The bytes at `path`; raises FileNotFoundError."""
@@ -241,6 +254,25 @@ class Store:
             return
         with suppress(FileNotFoundError):
             self._remote.rm(self.full(path), recursive=True)
+
+    def take(self, path: str) -> bytes | None:
+        """Remove the file at `path` and return its bytes; None where there is none.
+
+        Of several that try on a local disk one gets it; on an object store all of them may.
+        """
+        try:
+            if not self.is_local:
+                data = self.read_bytes(path)
+                self.delete(path)
+                return data
+            target = self.local(path)
+            taken = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+            os.rename(target, taken)
+        except FileNotFoundError:
+            return None
+        data = taken.read_bytes()
+        taken.unlink()
+        return data
 
     def move(self, path: str, target: str) -> None:
         """Move a folder; on object stores a copy of each file, then removal."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
+from pipeline.artifacts import locks
 from pipeline.artifacts.cache import CACHE_VARIABLE
 from pipeline.artifacts.checkpoints import StoreCheckpoints
 from pipeline.artifacts.locks import Lock, Locked
@@ -45,15 +47,90 @@ def test_a_silent_lock_is_taken_over(any_store: Store, holder: dict[str, object]
         assert any_store.read_json("lock")["token"] != "t"
 
 
-def test_a_dead_process_of_this_host_holds_nothing(tmp_path: Path) -> None:
-    import socket
-
-    store = Store(str(tmp_path))
-    holder = {"host": socket.gethostname(), "pid": 2**22 + 1, "process_start": "12",
+def held_by(pid: int, **more: object) -> bytes:
+    """The lock of a process, as it would have written it now."""
+    holder = {"host": socket.gethostname(), "pid": pid, "process_start": "12",
+              "process_space": locks._process_space(),
               "heartbeat": time.time(), "every": 10, "token": "t"}  # fmt: skip
-    store.write_bytes("lock", json.dumps(holder).encode())
+    return json.dumps(holder | more).encode()
+
+
+def test_a_dead_process_of_this_host_holds_nothing(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write_bytes("lock", held_by(2**22 + 1))
     with Lock(store, "lock", "it"):
         assert store.read_json("lock")["token"] != "t"
+
+
+@pytest.mark.parametrize("space", ["another boot", "boot pid:[1]", "", None])
+def test_a_process_that_cannot_be_seen_from_here_is_not_dead(
+    tmp_path: Path, space: str | None
+) -> None:
+    store = Store(str(tmp_path))
+    store.write_bytes("lock", held_by(2**22 + 1, process_space=space))
+    with pytest.raises(Locked):
+        Lock(store, "lock", "it").__enter__()
+
+
+def test_a_clock_that_is_behind_costs_no_lock(any_store: Store) -> None:
+    any_store.write_bytes("lock", held_by(1, process_space="", heartbeat=time.time() - 40))
+    with pytest.raises(Locked):
+        Lock(any_store, "lock", "it").__enter__()
+    assert any_store.list() == ["lock"]
+
+
+def test_silence_by_the_clock_of_the_store_frees_a_lock(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write_bytes("lock", held_by(1, process_space="", heartbeat=time.time() - 40))
+    os.utime(store.local("lock"), (0, time.time() - 40))
+    with Lock(store, "lock", "it"):
+        assert store.list() == ["lock"]
+
+
+@pytest.mark.parametrize("moment", ["before the look", "before the removal"])
+def test_of_two_that_take_over_one_wins(
+    any_store: Store, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    any_store.write_bytes("lock", held_by(1, process_space="", heartbeat=0))
+    first, second = Lock(any_store, "lock", "it"), Lock(any_store, "lock", "it")
+    if moment == "before the removal" and any_store.is_local:
+        take = Store.take
+
+        def late(store: Store, path: str) -> bytes | None:
+            monkeypatch.setattr(Store, "take", take)
+            first.__enter__()
+            return take(store, path)
+
+        monkeypatch.setattr(Store, "take", late)
+    else:
+        is_stale = second._is_stale
+
+        def slow(holder: dict[str, object]) -> bool:
+            first.__enter__()
+            return is_stale(holder)
+
+        monkeypatch.setattr(second, "_is_stale", slow)
+    with pytest.raises(Locked):
+        second.__enter__()
+    assert any_store.read_json("lock")["token"] == first._token
+    assert any_store.list() == ["lock"]
+    first.__exit__(None, None, None)
+    assert any_store.list() == []
+
+
+def test_an_answer_that_got_lost_locks_nobody_out(
+    any_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = Store.create
+
+    def refused(store: Store, path: str, data: bytes) -> bool:
+        create(store, path, data)
+        return False
+
+    monkeypatch.setattr(Store, "create", refused)
+    with Lock(any_store, "lock", "it"):
+        pass
+    assert any_store.list() == []
 
 
 def saved(checkpoints: StoreCheckpoints, tmp_path: Path, *steps: int) -> None:
