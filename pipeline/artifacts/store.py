@@ -9,16 +9,23 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from glob import has_magic
 from pathlib import Path
 from typing import IO, Any
 
 CHUNK_BYTES = 1 << 22
+# How long a file that another process creates may be empty before it counts as abandoned.
+FILLING_TRIES = 50
+FILLING_SECONDS = 0.1
+# Schemes whose address begins with a bucket.
+BUCKETS = frozenset({"s3", "s3a", "gs", "gcs"})
 
 
 def sha256_of_file(path: Path) -> str:
@@ -30,12 +37,49 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def wrong_root(uri: str) -> str:
+    """What is wrong with the address of a root and what to do, or "" where nothing is.
+
+    A variable that is not set leaves such addresses behind.
+    """
+    if not uri.strip():
+        return "is empty: name a folder or an address"
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        scheme, rest = "file", uri
+    if scheme != "file":
+        if not rest.strip("/") or (scheme in BUCKETS and rest.startswith("/")):
+            return f"names no bucket: write {scheme}://BUCKET/PREFIX"
+    elif not rest.strip("/"):
+        return "is no folder for artifacts: name one below it"
+    return ""
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _create_without_links(target: Path, data: bytes) -> bool:
+    """As `Store.create`, on file systems that know no links (FUSE mounts, exFAT).
+
+    The name is there a moment before the contents: who comes second waits for them.
+    """
+    try:
+        with target.open("xb") as file:
+            file.write(data)
+    except FileExistsError:
+        for _ in range(FILLING_TRIES):
+            with suppress(FileNotFoundError):
+                if not target.stat().st_size:
+                    time.sleep(FILLING_SECONDS)
+                    continue
+            break
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -45,12 +89,17 @@ class Store:
     Args:
         uri: a local path (absolute, or relative to the working directory at creation) or a URL that
             fsspec knows.
+
+    Raises:
+        ValueError: it names no folder and no bucket.
     """
 
     uri: str
 
     def __post_init__(self) -> None:
         uri = self.uri
+        if wrong := wrong_root(uri):
+            raise ValueError(f"root '{uri}' {wrong}")
         if uri.startswith("file://"):
             uri = uri.removeprefix("file://")
         if "://" not in uri:
@@ -202,6 +251,8 @@ class Store:
                 os.link(temporary, target)
             except FileExistsError:
                 return False
+            except OSError:
+                return _create_without_links(target, data)
             finally:
                 temporary.unlink()
             return True
@@ -252,8 +303,14 @@ class Store:
             else:
                 target.unlink(missing_ok=True)
             return
+        full = self.full(path)
         with suppress(FileNotFoundError):
-            self._remote.rm(self.full(path), recursive=True)
+            if not has_magic(full):
+                self._remote.rm(full, recursive=True)
+                return
+            # `rm` would take it for a pattern, and delete what is not below this root.
+            for name in self._remote.find(full):
+                self._remote.rm_file(name)
 
     def take(self, path: str) -> bytes | None:
         """Remove the file at `path` and return its bytes; None where there is none.

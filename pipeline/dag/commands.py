@@ -132,7 +132,7 @@ def _execute(options: Options, registry: Mapping[str, StageType]) -> int:
         lines = [*views.graph_lines(pipeline, chosen), "", *views.mermaid_lines(pipeline, chosen)]
         print("\n".join(lines))
         return ExitCode.DONE
-    store = open_root(options.root or pipeline.root)
+    store = open_root(pipeline.root if options.root is None else options.root)
     with root_errors(store):
         if options.verb == "gc":
             return _gc(options, store, registry)
@@ -187,7 +187,7 @@ def _record_refusal(options: Options, error: str) -> None:
         name, root = _heading(options)
     except SpecificationError:
         name, root = Path(options.file).stem, None
-    root = options.root or root
+    root = root if options.root is None else options.root
     if root is None:
         return
     refusal = RunResult(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.cache import cache_folder
-from pipeline.artifacts.store import Store
+from pipeline.artifacts.store import Store, wrong_root
 from pipeline.dag.identities import hub_cache, package_version
 from pipeline.dag.layout import MEMORY
 from pipeline.dag.tables import size
@@ -119,6 +119,8 @@ def _ray() -> Finding:
 
 
 def _root(root: str) -> Finding:
+    if wrong := wrong_root(root):
+        return Finding("root", f"'{root}' {wrong}", "choose another root: --root")
     store = Store(root)
     probe = f"{MEMORY}/doctor.json"
     try:
