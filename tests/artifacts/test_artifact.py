@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -189,3 +191,20 @@ def test_a_model_that_was_made_again_is_not_taken_from_the_cache(any_store: Stor
     directory = directory_of("train_retriever", "f" * 64)
     any_store.move(directory, f"aside/{directory}-run")
     assert (made("new") / "weights").read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("name", "../../../file"), ("name", "/file"), ("path", "../file"), ("sha256", "../" * 21)],
+)
+def test_a_foreign_manifest_reaches_no_other_folder(tmp_path: Path, field: str, value: str) -> None:
+    store = Store(str(tmp_path))
+    written(store).publish({}, {})
+    directory = directory_of("ingest", "k" * 64)
+    manifest = store.read_json(f"{directory}/manifest.json")
+    manifest["files"][0][field] = value
+    data = json.dumps(manifest).encode()
+    store.write_bytes(f"{directory}/manifest.json", data)
+    store.write_bytes(f"{directory}/_SUCCESS", hashlib.sha256(data).hexdigest().encode())
+    with pytest.raises(CorruptArtifact, match=rf"files\.0\.{field}: "):
+        Artifact.open(store, "ingest", "k" * 64)
