@@ -295,7 +295,11 @@ class Store:
             source.unlink()
 
     def delete(self, path: str) -> None:
-        """Remove the file or folder at `path`, if there is one."""
+        """Remove the file or folder at `path`, if there is one.
+
+        What cannot be removed of a local folder stays without an error: others may be writing to
+        it. Who must know looks afterwards.
+        """
         if self.is_local:
             target = self.local(path)
             if target.is_dir():

@@ -39,6 +39,8 @@ PARTS = "parts"
 STATE = "state"
 CHECKPOINTS = "checkpoints"
 REFRESH = "refresh"
+# Begins the name of a folder in which a shard is being written, or was when its writer was killed.
+WRITING = "writing-"
 
 
 def _new_attempt() -> str:
@@ -90,7 +92,7 @@ class ShardWriter:
 
         checked = conform(table, self.columns, f"{self.table} shard {index}")
         name = f"{self.table}/{index:05d}-{_new_attempt()}.parquet"
-        with tempfile.TemporaryDirectory(dir=self._temporary_parent()) as folder:
+        with tempfile.TemporaryDirectory(prefix=WRITING, dir=self._temporary_parent()) as folder:
             local = Path(folder, "shard.parquet")
             pq.write_table(checked, local, compression="zstd")
             record = FileRecord(
@@ -330,7 +332,8 @@ class ArtifactWriter:
                 raise ValueError(f"{self.stage}: table '{table}' has shards {indices}, with gaps")
 
     def _clean(self) -> None:
-        for name in (PARTS, STATE, REFRESH):
+        left = [name for name in self.store.list(self.directory) if name.startswith(WRITING)]
+        for name in (PARTS, STATE, REFRESH, *left):
             self.store.delete(f"{self.directory}/{name}")
         StoreCheckpoints(self.store, self.checkpoint_directory).clear()
         shutil.rmtree(cache_folder() / "scratch" / f"{self.stage}-{self.key[:32]}", True)

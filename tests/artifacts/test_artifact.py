@@ -13,7 +13,7 @@ from pipeline.artifacts.kinds import CANDIDATES, DATASET, EMBEDDINGS, RETRIEVER,
 from pipeline.artifacts.manifest import ArtifactError, CorruptArtifact, directory_of
 from pipeline.artifacts.reader import Artifact
 from pipeline.artifacts.store import Store
-from pipeline.artifacts.writer import ArtifactWriter, finished_parts
+from pipeline.artifacts.writer import WRITING, ArtifactWriter, finished_parts
 
 
 def passages(first: int, count: int) -> pa.Table:
@@ -208,3 +208,17 @@ def test_a_foreign_manifest_reaches_no_other_folder(tmp_path: Path, field: str, 
     store.write_bytes(f"{directory}/_SUCCESS", hashlib.sha256(data).hexdigest().encode())
     with pytest.raises(CorruptArtifact, match=rf"files\.0\.{field}: "):
         Artifact.open(store, "ingest", "k" * 64)
+
+
+def test_publishing_cleans_away_what_a_killed_writer_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path))
+    writer = written(store)
+    with monkeypatch.context() as killed:
+        killed.setattr("shutil.rmtree", lambda *_, **__: None)
+        killed.setattr("tempfile.TemporaryDirectory.cleanup", lambda _: None)
+        writer.shards("passages").write(2, passages(5, 1))
+    assert any(name.startswith(WRITING) for name in store.list(writer.directory))
+    writer.publish({}, {})
+    assert store.list(writer.directory) == ["_SUCCESS", "manifest.json", "passages"]
