@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pipeline.artifacts.keys import digest
 from pipeline.artifacts.manifest import CorruptArtifact, FileRecord
 from pipeline.artifacts.store import Store, sha256_of_file
 
@@ -86,13 +87,24 @@ def local_file(store: Store, directory: str, record: FileRecord) -> Path:
     return build_once(target, build) / "data"
 
 
-def local_folder(store: Store, directory: str, records: Sequence[FileRecord], key: str) -> Path:
+def local_folder(store: Store, directory: str, records: Sequence[FileRecord]) -> Path:
     """A local folder with the files of `records` under their names."""
     if store.is_local:
         for record in records:
             local_file(store, directory, record)
         first = records[0]
         return store.local(f"{directory}/{first.path.removesuffix(first.name).rstrip('/')}")
+    return copied_folder(store, directory, records, cache_folder() / "folders")
+
+
+def copied_folder(
+    store: Store, directory: str, records: Sequence[FileRecord], parent: Path
+) -> Path:
+    """A folder below `parent` with hash-checked copies of the files of `records`, made once.
+
+    It is named by what it holds: an artifact that is made again has the same key and may hold
+    other bytes.
+    """
 
     def build(folder: Path) -> None:
         for record in records:
@@ -100,4 +112,5 @@ def local_folder(store: Store, directory: str, records: Sequence[FileRecord], ke
             target.parent.mkdir(parents=True, exist_ok=True)
             fetch_checked(store, directory, record, target)
 
-    return build_once(cache_folder() / "folders" / key, build)
+    contents = digest(sorted([record.name, record.sha256] for record in records))
+    return build_once(parent / contents[:32], build)

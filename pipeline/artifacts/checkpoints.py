@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.artifacts.cache import cache_folder, fetch_checked
+from pipeline.artifacts.cache import cache_folder, copied_folder
+from pipeline.artifacts.keys import digest
 from pipeline.artifacts.manifest import CorruptArtifact, FileRecord
 from pipeline.artifacts.store import Store, sha256_of_file
 
@@ -69,7 +70,9 @@ class StoreCheckpoints:
 
     def latest(self) -> tuple[int, Path] | None:
         """The newest undamaged checkpoint as (step, local folder), or None."""
-        for step in reversed(self.steps()):
+        steps = self.steps()
+        self._forget_copies(steps)
+        for step in reversed(steps):
             try:
                 entry = _Entry.model_validate(
                     self.store.read_json(f"{self.directory}/step-{step}.json")
@@ -80,21 +83,43 @@ class StoreCheckpoints:
         return None
 
     def _local(self, entry: _Entry) -> Path:
-        target = cache_folder() / "checkpoints" / self.directory / f"step-{entry.step}"
-        if self.store.is_local:
-            target = self.store.local(f"{self.directory}/step-{entry.step}")
-            for record in entry.files:
-                path = target / record.name
-                if not path.is_file() or sha256_of_file(path) != record.sha256:
-                    raise CorruptArtifact(str(target), f"{record.name} has another hash")
-            return target
-        shutil.rmtree(target, ignore_errors=True)
+        if not self.store.is_local:
+            return self._copy(entry)
+        target = self.store.local(f"{self.directory}/step-{entry.step}")
         for record in entry.files:
             path = target / record.name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fetch_checked(self.store, self.directory, record, path)
+            if not path.is_file() or sha256_of_file(path) != record.sha256:
+                raise CorruptArtifact(str(target), f"{record.name} has another hash")
         return target
 
+    def _copy(self, entry: _Entry) -> Path:
+        """A folder that all processes of this node share, so nobody writes to it any more."""
+        for record in entry.files:
+            # This node may have a copy still where others, which must agree, find nothing whole.
+            if self.store.size(f"{self.directory}/{record.path}") != record.bytes:
+                where = self.store.full(self.directory)
+                raise CorruptArtifact(where, f"{record.path} is gone or has another size")
+        return copied_folder(
+            self.store, self.directory, entry.files, self._copies / f"step-{entry.step}"
+        )
+
+    @property
+    def _copies(self) -> Path:
+        of_this_root = digest([self.store.uri, self.directory])[:32]
+        return cache_folder() / "checkpoints" / of_this_root
+
+    def _forget_copies(self, kept: Collection[int]) -> None:
+        """Remove this node's copies of checkpoints that are no longer kept.
+
+        Those that are may be in use: every rank of a node reads them, each at its own time.
+        """
+        names = {f"step-{step}" for step in kept}
+        if self._copies.is_dir():
+            for folder in self._copies.iterdir():
+                if folder.name not in names:
+                    shutil.rmtree(folder, ignore_errors=True)
+
     def clear(self) -> None:
-        """Remove all checkpoints."""
+        """Remove all checkpoints, and this node's copies of them."""
         self.store.delete(self.directory)
+        shutil.rmtree(self._copies, ignore_errors=True)

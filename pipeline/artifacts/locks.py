@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 10.0
 MISSED_BEATS = 3
+# More than clocks of two machines ever differ by.
+CLOCKS_DIFFER_SECONDS = 600.0
 
 
 class Locked(Exception):
@@ -39,6 +41,27 @@ def _process_start(pid: int) -> str:
     except OSError:
         return ""
     return text.rpartition(")")[2].split()[19]
+
+
+def _process_space() -> str:
+    """Where process numbers mean the same: a boot of a machine, and a container on it; "" unknown.
+
+    Containers may share a host's name and not see each other's processes.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    """Who holds a lock; empty where it cannot be read."""
+    try:
+        holder = json.loads(data)
+    except ValueError:
+        return {}
+    return holder if isinstance(holder, dict) else {}
 
 
 class Lock:
@@ -69,6 +92,7 @@ class Lock:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "process_start": _process_start(os.getpid()),
+            "process_space": _process_space(),
             "job": os.environ.get("RAY_JOB_ID", ""),
             "heartbeat": time.time(),
             "every": self._every,
@@ -77,20 +101,33 @@ class Lock:
 
     def _holder(self) -> dict[str, Any] | None:
         try:
-            holder: dict[str, Any] = self._store.read_json(self._path)
+            return _parsed(self._store.read_bytes(self._path))
         except FileNotFoundError:
             return None
-        except ValueError:
-            return {}
-        return holder
 
     def _is_stale(self, holder: dict[str, Any]) -> bool:
-        if holder.get("host") == socket.gethostname():
+        space = _process_space()
+        if space and holder.get("process_space") == space:
             start = _process_start(int(holder.get("pid", 0)))
             if start != holder.get("process_start"):
                 return True
         silent = time.time() - float(holder.get("heartbeat", 0))
-        return silent > MISSED_BEATS * float(holder.get("every", HEARTBEAT_SECONDS))
+        patience = MISSED_BEATS * float(holder.get("every", HEARTBEAT_SECONDS))
+        if patience < silent < CLOCKS_DIFFER_SECONDS:
+            silent = self._silent_by_the_store(silent)
+        return silent > patience
+
+    def _silent_by_the_store(self, otherwise: float) -> float:
+        """Seconds since the lock was written, by the one clock that its holder and we share."""
+        probe = f"{self._path}.{self._token}"
+        self._store.write_bytes(probe, b"now")
+        try:
+            return self._store.modified(probe) - self._store.modified(self._path)
+        except (FileNotFoundError, NotImplementedError):
+            # It was let go just now, or the store tells no times.
+            return otherwise
+        finally:
+            self._store.delete(probe)
 
     def __enter__(self) -> Lock:
         if not self._store.create(self._path, self._contents()):
@@ -101,17 +138,37 @@ class Lock:
 
     def _take_over(self) -> None:
         holder = self._holder()
-        if holder is not None and not self._is_stale(holder):
-            raise Locked(self._what, holder)
-        self._store.delete(self._path)
+        if self._is_ours(holder):
+            # A client that got no answer asked again, and was refused by what it had written.
+            return
+        if holder is not None:
+            if not self._is_stale(holder):
+                raise Locked(self._what, holder)
+            self._remove(holder)
         if not self._store.create(self._path, self._contents()):
-            raise Locked(self._what, self._holder() or {})
+            holder = self._holder()
+            if not self._is_ours(holder):
+                raise Locked(self._what, holder or {})
+
+    def _is_ours(self, holder: dict[str, Any] | None) -> bool:
+        return holder is not None and holder.get("token") == self._token
+
+    def _remove(self, stale: dict[str, Any]) -> None:
+        """Remove a stale lock, but not that of a driver which took it over just before us."""
+        holder = self._holder()
+        if holder is None or holder.get("token") == stale.get("token"):
+            taken = self._store.take(self._path)
+            holder = _parsed(taken) if taken is not None else None
+            if holder is None or holder.get("token") == stale.get("token"):
+                return
+            self._store.create(self._path, taken or b"")
+        raise Locked(self._what, holder)
 
     def _beat(self) -> None:
         while not self._stop.wait(self._every):
             try:
                 holder = self._holder()
-                if holder is None or holder.get("token") != self._token:
+                if not self._is_ours(holder):
                     return
                 self._store.write_bytes(self._path, self._contents())
             except Exception as error:
@@ -127,6 +184,5 @@ class Lock:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
-        holder = self._holder()
-        if holder is not None and holder.get("token") == self._token:
+        if self._is_ours(self._holder()):
             self._store.delete(self._path)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from pathlib import PurePosixPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from pipeline.artifacts.keys import digest
 from pipeline.artifacts.store import Store
@@ -14,6 +16,7 @@ from pipeline.artifacts.store import Store
 MANIFEST = "manifest.json"
 SUCCESS = "_SUCCESS"
 FORMAT_VERSION = 1
+DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class ArtifactError(Exception):
@@ -57,6 +60,22 @@ class FileRecord(BaseModel):
     index: int = 0
     rows: int | None = None
     info: dict[str, Any] = {}
+
+    @field_validator("path", "name")
+    @classmethod
+    def _stays_below(cls, value: str) -> str:
+        # Copies are written where these say: a foreign manifest must not reach other folders.
+        path = PurePosixPath(value)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"'{value}' leads out of the artifact's folder")
+        return value
+
+    @field_validator("sha256")
+    @classmethod
+    def _is_a_digest(cls, value: str) -> str:
+        if not DIGEST.fullmatch(value):
+            raise ValueError(f"'{value}' is no SHA-256 of 64 hex digits")
+        return value
 
 
 class Manifest(BaseModel):
@@ -102,7 +121,7 @@ def read_manifest(store: Store, directory: str) -> Manifest | None:
     """The manifest of a published artifact, or None where none was published.
 
     Raises:
-        CorruptArtifact: the marker is there and the manifest is not what it names.
+        CorruptArtifact: the marker is there and the manifest is not what it names, or is none.
     """
     try:
         marker = store.read_bytes(f"{directory}/{SUCCESS}")
@@ -119,4 +138,9 @@ def read_manifest(store: Store, directory: str) -> Manifest | None:
     version = json.loads(data).get("format_version")
     if version != FORMAT_VERSION:
         raise CorruptArtifact(where, f"manifest format {version} is not known")
-    return Manifest.model_validate_json(data)
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        at = ".".join(map(str, first["loc"]))
+        raise CorruptArtifact(where, f"its manifest at {at or 'its top'}: {first['msg']}") from None

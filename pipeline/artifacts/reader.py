@@ -136,7 +136,7 @@ class Artifact:
         records = self._records(name)
         if not records:
             raise ArtifactError(f"{self} has no folder '{name}'")
-        return local_folder(self.store, self.directory, records, f"{self.key}-{name}")
+        return local_folder(self.store, self.directory, records)
 
     def text(self, name: str) -> str:
         """The text of a document."""

@@ -9,15 +9,23 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
+from glob import has_magic
 from pathlib import Path
 from typing import IO, Any
 
 CHUNK_BYTES = 1 << 22
+# How long a file that another process creates may be empty before it counts as abandoned.
+FILLING_TRIES = 50
+FILLING_SECONDS = 0.1
+# Schemes whose address begins with a bucket.
+BUCKETS = frozenset({"s3", "s3a", "gs", "gcs"})
 
 
 def sha256_of_file(path: Path) -> str:
@@ -29,12 +37,49 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def wrong_root(uri: str) -> str:
+    """What is wrong with the address of a root and what to do, or "" where nothing is.
+
+    A variable that is not set leaves such addresses behind.
+    """
+    if not uri.strip():
+        return "is empty: name a folder or an address"
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        scheme, rest = "file", uri
+    if scheme != "file":
+        if not rest.strip("/") or (scheme in BUCKETS and rest.startswith("/")):
+            return f"names no bucket: write {scheme}://BUCKET/PREFIX"
+    elif not rest.strip("/"):
+        return "is no folder for artifacts: name one below it"
+    return ""
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _create_without_links(target: Path, data: bytes) -> bool:
+    """As `Store.create`, on file systems that know no links (FUSE mounts, exFAT).
+
+    The name is there a moment before the contents: who comes second waits for them.
+    """
+    try:
+        with target.open("xb") as file:
+            file.write(data)
+    except FileExistsError:
+        for _ in range(FILLING_TRIES):
+            with suppress(FileNotFoundError):
+                if not target.stat().st_size:
+                    time.sleep(FILLING_SECONDS)
+                    continue
+            break
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -44,12 +89,17 @@ class Store:
     Args:
         uri: a local path (absolute, or relative to the working directory at creation) or a URL that
             fsspec knows.
+
+    Raises:
+        ValueError: it names no folder and no bucket.
     """
 
     uri: str
 
     def __post_init__(self) -> None:
         uri = self.uri
+        if wrong := wrong_root(uri):
+            raise ValueError(f"root '{uri}' {wrong}")
         if uri.startswith("file://"):
             uri = uri.removeprefix("file://")
         if "://" not in uri:
@@ -97,6 +147,18 @@ class Store:
             return int(self._remote.info(self.full(path))["size"])
         except FileNotFoundError:
             return None
+
+    def modified(self, path: str) -> float:
+        """When the file at `path` was written, in seconds by the store's own clock.
+
+        Raises:
+            FileNotFoundError: there is none.
+            NotImplementedError: this kind of store does not tell.
+        """
+        if self.is_local:
+            return self.local(path).stat().st_mtime
+        when: datetime = self._remote.modified(self.full(path))
+        return when.timestamp()
 
     def read_bytes(self, path: str) -> bytes:
         """The bytes at `path`; raises FileNotFoundError."""
@@ -189,6 +251,8 @@ class Store:
                 os.link(temporary, target)
             except FileExistsError:
                 return False
+            except OSError:
+                return _create_without_links(target, data)
             finally:
                 temporary.unlink()
             return True
@@ -231,7 +295,11 @@ class Store:
             source.unlink()
 
     def delete(self, path: str) -> None:
-        """Remove the file or folder at `path`, if there is one."""
+        """Remove the file or folder at `path`, if there is one.
+
+        What cannot be removed of a local folder stays without an error: others may be writing to
+        it. Who must know looks afterwards.
+        """
         if self.is_local:
             target = self.local(path)
             if target.is_dir():
@@ -239,8 +307,33 @@ class Store:
             else:
                 target.unlink(missing_ok=True)
             return
+        full = self.full(path)
         with suppress(FileNotFoundError):
-            self._remote.rm(self.full(path), recursive=True)
+            if not has_magic(full):
+                self._remote.rm(full, recursive=True)
+                return
+            # `rm` would take it for a pattern, and delete what is not below this root.
+            for name in self._remote.find(full):
+                self._remote.rm_file(name)
+
+    def take(self, path: str) -> bytes | None:
+        """Remove the file at `path` and return its bytes; None where there is none.
+
+        Of several that try on a local disk one gets it; on an object store all of them may.
+        """
+        try:
+            if not self.is_local:
+                data = self.read_bytes(path)
+                self.delete(path)
+                return data
+            target = self.local(path)
+            taken = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+            os.rename(target, taken)
+        except FileNotFoundError:
+            return None
+        data = taken.read_bytes()
+        taken.unlink()
+        return data
 
     def move(self, path: str, target: str) -> None:
         """Move a folder; on object stores a copy of each file, then removal."""

@@ -20,11 +20,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from pipeline.artifacts.cache import cache_folder
+from pipeline.artifacts.checkpoints import StoreCheckpoints
 from pipeline.artifacts.kinds import Kind
 from pipeline.artifacts.manifest import (
+    ArtifactError,
     FileRecord,
     Manifest,
     directory_of,
+    read_manifest,
     write_manifest,
 )
 from pipeline.artifacts.store import Store, sha256_of_file
@@ -36,6 +39,8 @@ PARTS = "parts"
 STATE = "state"
 CHECKPOINTS = "checkpoints"
 REFRESH = "refresh"
+# Begins the name of a folder in which a shard is being written, or was when its writer was killed.
+WRITING = "writing-"
 
 
 def _new_attempt() -> str:
@@ -87,7 +92,7 @@ class ShardWriter:
 
         checked = conform(table, self.columns, f"{self.table} shard {index}")
         name = f"{self.table}/{index:05d}-{_new_attempt()}.parquet"
-        with tempfile.TemporaryDirectory(dir=self._temporary_parent()) as folder:
+        with tempfile.TemporaryDirectory(prefix=WRITING, dir=self._temporary_parent()) as folder:
             local = Path(folder, "shard.parquet")
             pq.write_table(checked, local, compression="zstd")
             record = FileRecord(
@@ -152,6 +157,14 @@ class ArtifactWriter:
         self.key = key
         self.kind = kind
         self.directory = directory_of(stage, key)
+        # Lies among the parts from the first use on: it is gone when somebody took them away.
+        self._mark = f"{self.directory}/{PARTS}/attempt-{_new_attempt()}"
+        self._begun = False
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self.store.write_bytes(self._mark, b"")
+            self._begun = True
 
     # Tables -------------------------------------------------------------------------------
 
@@ -159,6 +172,7 @@ class ArtifactWriter:
         """A writer for the shards of `table`."""
         if table not in self.kind.tables:
             raise ValueError(f"a {self.kind} has no table '{table}'")
+        self._begin()
         return ShardWriter(self.store, self.directory, table, self.kind.tables[table])
 
     def write_table(self, table: str, rows: pa.Table) -> None:
@@ -172,6 +186,7 @@ class ArtifactWriter:
         """A local folder whose files become the artifact's folder `name` when the block ends."""
         if name not in self.kind.folders:
             raise ValueError(f"a {self.kind} has no folder '{name}'")
+        self._begin()
         with tempfile.TemporaryDirectory() as temporary:
             local = Path(temporary, name)
             local.mkdir()
@@ -200,6 +215,7 @@ class ArtifactWriter:
         """Write a document: a string as it is, anything else as JSON."""
         if name not in self.kind.documents:
             raise ValueError(f"a {self.kind} has no document '{name}'")
+        self._begin()
         text = value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False)
         data = text.encode()
         stem, _, suffix = name.rpartition(".")
@@ -214,6 +230,7 @@ class ArtifactWriter:
 
     def finished(self, part: str) -> bool:
         """Whether an earlier attempt already wrote this folder or document."""
+        self._begin()
         return (part, 0) in finished_parts(self.store, self.directory)
 
     # State between attempts ---------------------------------------------------------------
@@ -264,10 +281,20 @@ class ArtifactWriter:
     ) -> Manifest:
         """Write the manifest over all finished parts, then the success marker.
 
+        Where another driver, which took this one for dead, has published it meanwhile, nothing is
+        written and its manifest is returned.
+
         Raises:
             ValueError: a table of the artifact has gaps in its shard numbers.
+            ArtifactError: its parts were moved out of the way or deleted meanwhile.
+            CorruptArtifact: another driver has published it, and its manifest is damaged.
         """
         parts = finished_parts(self.store, self.directory)
+        # After the parts were listed: they are cleaned away only once the marker is there.
+        if published := read_manifest(self.store, self.directory):
+            self._clean()
+            return published
+        self._check_undisturbed()
         files = [record for key in sorted(parts) for record in parts[key]]
         self._check_complete(files)
         schemas = {
@@ -291,6 +318,13 @@ class ArtifactWriter:
         self._clean()
         return manifest
 
+    def _check_undisturbed(self) -> None:
+        if self._begun and not self.store.exists(self._mark):
+            raise ArtifactError(
+                f"what was made of artifact {self.store.full(self.directory)} was moved or deleted "
+                "by another driver, which took this one for dead; run again"
+            )
+
     def _check_complete(self, files: list[FileRecord]) -> None:
         for table in self.kind.tables:
             indices = sorted(record.index for record in files if record.part == table)
@@ -298,6 +332,8 @@ class ArtifactWriter:
                 raise ValueError(f"{self.stage}: table '{table}' has shards {indices}, with gaps")
 
     def _clean(self) -> None:
-        for name in (PARTS, STATE, CHECKPOINTS, REFRESH):
+        left = [name for name in self.store.list(self.directory) if name.startswith(WRITING)]
+        for name in (PARTS, STATE, REFRESH, *left):
             self.store.delete(f"{self.directory}/{name}")
+        StoreCheckpoints(self.store, self.checkpoint_directory).clear()
         shutil.rmtree(cache_folder() / "scratch" / f"{self.stage}-{self.key[:32]}", True)

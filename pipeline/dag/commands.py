@@ -131,7 +131,7 @@ def _execute(options: Options, registry: Mapping[str, StageType]) -> int:
         lines = [*views.graph_lines(pipeline, chosen), "", *views.mermaid_lines(pipeline, chosen)]
         print("\n".join(lines))
         return ExitCode.DONE
-    store = open_root(options.root or pipeline.root)
+    store = open_root(pipeline.root if options.root is None else options.root)
     with root_errors(store):
         if options.verb == "gc":
             return _gc(options, store, registry)
@@ -186,7 +186,7 @@ def _record_refusal(options: Options, error: str) -> None:
         name, root = _heading(options)
     except SpecificationError:
         name, root = Path(options.file).stem, None
-    root = options.root or root
+    root = root if options.root is None else options.root
     if root is None:
         return
     refusal = RunResult(
@@ -273,6 +273,7 @@ def _doctor(options: Options) -> int:
     # A machine can be examined before there is a pipeline, but not by a file that is not there.
     if options.file != DEFAULT_FILE or Path(options.file).exists():
         _, named = _heading(options)
-    for finding in examine(options.root or named or DEFAULT_ROOT):
+    given = (root for root in (options.root, named, DEFAULT_ROOT) if root is not None)
+    for finding in examine(next(given)):
         print(finding, flush=True)
     return ExitCode.DONE

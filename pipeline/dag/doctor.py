@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.cache import cache_folder
-from pipeline.artifacts.store import Store
+from pipeline.artifacts.store import Store, wrong_root
 from pipeline.dag.identities import hub_cache, package_version
 from pipeline.dag.layout import MEMORY, misspelt_root, resolve_root
 from pipeline.dag.tables import size
@@ -121,6 +121,8 @@ def _ray() -> Finding:
 def _root(root: str) -> Finding:
     if right := misspelt_root(root):
         return Finding("root", f"{root} is no folder and no address", f"write {right}")
+    if wrong := wrong_root(root):
+        return Finding("root", f"'{root}' {wrong}", "choose another root: --root")
     store = Store(resolve_root(root)[0])
     probe = f"{MEMORY}/doctor.json"
     try:

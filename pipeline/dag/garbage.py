@@ -15,7 +15,7 @@ from pipeline.artifacts.kinds import Kind
 from pipeline.artifacts.locks import Locked
 from pipeline.artifacts.manifest import MANIFEST, SUCCESS, directory_of
 from pipeline.artifacts.store import Store
-from pipeline.artifacts.writer import CHECKPOINTS, PARTS, REFRESH, STATE
+from pipeline.artifacts.writer import CHECKPOINTS, PARTS, REFRESH, STATE, WRITING
 from pipeline.dag.contract import StageType
 from pipeline.dag.layout import ASIDE, REFERENCES, RESERVED, RUNS
 from pipeline.dag.locking import artifact_lock, is_locked, live_runs
@@ -61,7 +61,10 @@ def find_garbage(store: Store, registry: Mapping[str, StageType]) -> list[Garbag
 
 
 def collect(store: Store, garbage: list[Garbage], tell: Callable[[str], None] = print) -> int:
-    """Delete; an artifact that a driver has begun to make meanwhile stays. Returns bytes freed."""
+    """Delete; an artifact that a driver has begun to make meanwhile stays. Returns bytes freed.
+
+    What could not be deleted is told, and does not count.
+    """
     freed = 0
     for item in garbage:
         if item.directory.partition("/")[0] in RESERVED:
@@ -75,7 +78,10 @@ def collect(store: Store, garbage: list[Garbage], tell: Callable[[str], None] = 
             except Locked as error:
                 tell(f"kept: {error}")
                 continue
-        freed += item.bytes
+        left = _size(store, item.directory)
+        if left or store.list(item.directory):
+            tell(f"not deleted: {store.full(item.directory)}; see who may write there")
+        freed += max(0, item.bytes - left)
     return freed
 
 
@@ -167,7 +173,11 @@ def _is_artifact(contents: list[str], kind: Kind) -> bool:
     own = {MANIFEST, SUCCESS, PARTS, STATE, CHECKPOINTS, REFRESH, *kind.tables}
     stems = {*kind.folders, *(PurePosixPath(name).stem for name in kind.documents)}
     written = [found for name in contents if (found := WRITTEN.fullmatch(name))]
-    return not own.isdisjoint(contents) or any(found["stem"] in stems for found in written)
+    return (
+        not own.isdisjoint(contents)
+        or any(found["stem"] in stems for found in written)
+        or any(name.startswith(WRITING) for name in contents)
+    )
 
 
 def _left_by_killed_runs(store: Store) -> Iterator[Garbage]:

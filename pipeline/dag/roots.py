@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from pipeline.artifacts.store import Store
+from pipeline.artifacts.store import Store, wrong_root
 from pipeline.dag.layout import misspelt_root, resolve_root
 
 # Clients of object stores raise their own exceptions where no connection or credentials are had.
@@ -30,6 +30,8 @@ def open_root(root: str) -> Store:
     """
     if right := misspelt_root(root):
         raise UnusableRoot(root, f"is no folder and no address: write {right}")
+    if wrong := wrong_root(root):
+        raise UnusableRoot(f"'{root}'", wrong)
     resolved, warning = resolve_root(root)
     if warning:
         print(f"warning: {warning}", file=sys.stderr)

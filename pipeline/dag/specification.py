@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifacts.store import wrong_root
 from pipeline.dag import yaml_nodes as nodes
 from pipeline.dag.assembly import STAGE_KEYS, TOP_KEYS, assemble
 from pipeline.dag.contract import Params, Resources, StageType
@@ -133,6 +134,8 @@ class _Checker:
         if right := misspelt_root(root):
             at = tree.entries["root"].position
             self.report(at, f"root '{root}' is no folder and no address: write {right}")
+        elif wrong := wrong_root(root):
+            self.report(tree.entries["root"].position, f"root '{root}' {wrong}")
         seed = self.value(tree, "seed", int, DEFAULT_SEED)
         stages = tree.entries.get("stages")
         if not isinstance(stages, nodes.Mapping) or not stages.entries:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -61,7 +62,9 @@ class _SearchBlock:
             BM25Search.of_passages(passages, k1=params.k1, b=params.b).save(folder)
 
         self._made = made
-        self._search = BM25Search.open(dataset.derived(f"bm25-{params.k1}-{params.b}", build))
+        # Another version of the library may weigh otherwise, or not read the index at all.
+        name = f"bm25s-{version('bm25s')}-{params.k1}-{params.b}"
+        self._search = BM25Search.open(dataset.derived(name, build))
         self._texts = dataset.read("queries", ["text"])["text"]
 
     def __call__(self, task: QueryBlock, progress: Progress) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +13,7 @@ from pipeline.artifacts.kinds import CANDIDATES, DATASET, EMBEDDINGS, RETRIEVER,
 from pipeline.artifacts.manifest import ArtifactError, CorruptArtifact, directory_of
 from pipeline.artifacts.reader import Artifact
 from pipeline.artifacts.store import Store
-from pipeline.artifacts.writer import ArtifactWriter, finished_parts
+from pipeline.artifacts.writer import WRITING, ArtifactWriter, finished_parts
 
 
 def passages(first: int, count: int) -> pa.Table:
@@ -62,6 +64,29 @@ def test_a_late_writer_spoils_nothing(any_store: Store) -> None:
     artifact = Artifact.open(any_store, "ingest", "k" * 64)
     assert artifact.read("passages")["passage_id"].to_pylist() == list("01234")
     assert artifact.damage() == []
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_who_lost_its_lock_spoils_nothing_by_publishing(any_store: Store, left: int) -> None:
+    lost, other = written(any_store), written(any_store)
+    made = other.publish({}, {"rows_out": 5})
+    for index in range(left):
+        lost.shards("passages").write(index, passages(100, 7))
+    assert lost.publish({}, {"rows_out": 7}) == made
+    artifact = Artifact.open(any_store, "ingest", "k" * 64)
+    assert artifact.read("passages")["passage_id"].to_pylist() == list("01234")
+
+
+def test_parts_taken_away_meanwhile_are_not_left_out_of_a_manifest(any_store: Store) -> None:
+    writer = written(any_store)
+    any_store.move(writer.directory, f"aside/{writer.directory}-run")
+    with pytest.raises(ArtifactError, match="run again"):
+        writer.publish({}, {})
+    writer.shards("passages").write(0, passages(0, 3))
+    with pytest.raises(ArtifactError, match="moved or deleted"):
+        writer.publish({}, {})
+    with pytest.raises(ArtifactError, match="no artifact"):
+        Artifact.open(any_store, "ingest", "k" * 64)
 
 
 def test_a_gap_between_shards_is_refused(any_store: Store) -> None:
@@ -152,3 +177,48 @@ def test_remote_files_are_cached_and_checked(s3_root: str, own_cache: Path) -> N
     derived = artifact.derived("flat", lambda folder: (folder / "x").write_text("made") and None)
     assert (derived / "x").read_text() == "made"
     assert own_cache in derived.parents
+
+
+def test_a_model_that_was_made_again_is_not_taken_from_the_cache(any_store: Store) -> None:
+    def made(text: str) -> Path:
+        writer = ArtifactWriter(any_store, "train_retriever", "f" * 64, RETRIEVER)
+        with writer.folder("model") as folder:
+            (folder / "weights").write_text(text)
+        writer.publish({}, {})
+        return Artifact.open(any_store, "train_retriever", "f" * 64).folder("model")
+
+    assert (made("old") / "weights").read_text() == "old"
+    directory = directory_of("train_retriever", "f" * 64)
+    any_store.move(directory, f"aside/{directory}-run")
+    assert (made("new") / "weights").read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("name", "../../../file"), ("name", "/file"), ("path", "../file"), ("sha256", "../" * 21)],
+)
+def test_a_foreign_manifest_reaches_no_other_folder(tmp_path: Path, field: str, value: str) -> None:
+    store = Store(str(tmp_path))
+    written(store).publish({}, {})
+    directory = directory_of("ingest", "k" * 64)
+    manifest = store.read_json(f"{directory}/manifest.json")
+    manifest["files"][0][field] = value
+    data = json.dumps(manifest).encode()
+    store.write_bytes(f"{directory}/manifest.json", data)
+    store.write_bytes(f"{directory}/_SUCCESS", hashlib.sha256(data).hexdigest().encode())
+    with pytest.raises(CorruptArtifact, match=rf"files\.0\.{field}: "):
+        Artifact.open(store, "ingest", "k" * 64)
+
+
+def test_publishing_cleans_away_what_a_killed_writer_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path))
+    writer = written(store)
+    with monkeypatch.context() as killed:
+        killed.setattr("shutil.rmtree", lambda *_, **__: None)
+        killed.setattr("tempfile.TemporaryDirectory.cleanup", lambda _: None)
+        writer.shards("passages").write(2, passages(5, 1))
+    assert any(name.startswith(WRITING) for name in store.list(writer.directory))
+    writer.publish({}, {})
+    assert store.list(writer.directory) == ["_SUCCESS", "manifest.json", "passages"]

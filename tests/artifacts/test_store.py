@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import threading
 from pathlib import Path
@@ -52,6 +54,37 @@ def test_only_one_of_many_creates(any_store: Store) -> None:
         thread.join()
     assert len(won) == 1
     assert any_store.read_bytes("lock") == str(won[0]).encode()
+
+
+def test_one_of_many_creates_where_there_are_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", link)
+    test_only_one_of_many_creates(Store(str(tmp_path)))
+    assert Store(str(tmp_path)).list() == ["lock"]
+
+
+@pytest.mark.parametrize("address", ["", " ", "/", "//", "file://", "file:///", "s3://",
+                                     "s3:///prefix", "gs://", "memory://"])  # fmt: skip
+def test_a_root_that_names_nothing_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match=r"no bucket|is empty|no folder"):
+        Store(address)
+
+
+@pytest.mark.parametrize("name", ["exp[1]", "exp?", "exp*"])
+def test_a_root_like_a_pattern_deletes_no_other(s3_root: str, name: str) -> None:
+    other, mine = Store(f"{s3_root}/exp1"), Store(f"{s3_root}/{name}")
+    for store in (other, mine):
+        store.write_bytes("folder/file", b"x")
+        store.write_bytes("lock", b"x")
+    mine.delete("folder")
+    mine.delete("lock")
+    mine.delete("no/such")
+    assert mine.list() == []
+    assert other.list() == ["folder", "lock"]
 
 
 def test_files_and_folders_move(any_store: Store, tmp_path: Path) -> None:

@@ -231,3 +231,10 @@ def test_a_source_that_cannot_be_read_is_not_the_roots_fault(bench, tmp_path, mo
     source.write_text("1")
     reasons = bench.reasons(f"stages.data.params.path={source}")
     assert f"{source} cannot be read: [Errno 13] Permission denied" in reasons["data"]
+
+
+@pytest.mark.parametrize("root", ["", "s3://", "/"])
+def test_a_root_that_names_nothing_is_refused(bench, capsys, root):
+    assert bench.verb("plan", root=root) == 2
+    assert capsys.readouterr().err.startswith(f"root '{root}': ")
+    assert bench.run(root=root) == (2, [])

@@ -106,6 +106,7 @@ def test_gc_leaves_what_is_not_ours(bench):
         "rows/00000-1f2e3d4c.parquet",
         "numbers-1f2e3d4c.json",
         "files-1f2e3d4c/weights",
+        "writing-ab12cd34/shard.parquet",
     ],
 )
 def test_gc_knows_what_a_killed_stage_left_at_any_moment(bench, file):
@@ -189,3 +190,12 @@ def test_a_dead_runs_lock_ages_out(bench):
     lock.write_text('{"host": "elsewhere", "heartbeat": 0, "every": 10}')
     bench.run()
     assert bench.store.list("locks") == []
+
+
+def test_what_cannot_be_deleted_does_not_count_as_freed(bench, capsys, monkeypatch):
+    bench.run()
+    put(bench, f"slow/{KEY}/parts/a.json")
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+    assert bench.verb("gc", apply=True) == 0
+    shown = capsys.readouterr().out
+    assert f"not deleted: {bench.root}/slow/{KEY}" in shown and "0 B freed" in shown

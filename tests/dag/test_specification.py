@@ -115,6 +115,8 @@ def test_duplicate_keys_are_mistakes(mistakes):
         (HEAD + "  é: {uses: draw}\n  yé: a\x01\n", "6:8: not YAML: character U+0001 cannot"),
         ("root: s3:/b/x\n" + HEAD[10:], "1:7: root 's3:/b/x' is no folder and no address: write"),
         ("root: s3:b/x\n" + HEAD[10:], "write s3://b/x"),
+        ("root: ''\n" + HEAD[10:], "1:7: root '' is empty: name a folder"),
+        ("root: s3:///x\n" + HEAD[10:], "names no bucket: write s3://BUCKET/PREFIX"),
         (HEAD + "  x: !!python/object:os.system {uses: numbers}\n", "tag "),
         (HEAD + "  x: &x {uses: numbers, params: {path: *x}}\n", "refers to something it is part"),
     ],
