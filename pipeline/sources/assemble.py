@@ -1,13 +1,13 @@
 """From a `Source` to the tables of a Dataset, checked, with bounded memory.
 
 Passages stream through: at n passages there stay 24 bytes for each of them (its id's hash and row,
-the hashes of its title and text), and one shard. Queries and labels are held in memory.
+the hashes of its title and text), what the source keeps, and one shard; and all queries and labels.
 
 What is checked, and is an error or a counted row as the problem policy says:
 
 * ids: empty, with white space, or used twice. Of equal queries the first stays, and with it the
   labels of its split; a query id with two texts goes with all that refers to it, and so do the
-  labels of a passage id with two texts;
+  labels of a passage id with two texts, but for its positives, which become excluded;
 * texts: nothing in them after cleaning, or characters that UTF-8 cannot encode;
 * labels: of unknown queries or passages, of unlabelled queries, of a query that stands in another
   split, or two that conflict.
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.sources.carving import carve
 from pipeline.sources.content import clean, clean_title
 from pipeline.sources.dataset_tables import DatasetTables, Report
 from pipeline.sources.held_back import held_back
@@ -39,20 +40,16 @@ from pipeline.sources.pairs import (
     LabelledPair,
     Pairs,
     columns_of,
+    drop_ambiguous,
     fits_split,
-    group_by_query,
+    joined,
+    labelled,
     merge_repeated,
+    of_two_texts,
     resolve,
     without,
 )
-from pipeline.sources.query_table import (
-    TEST,
-    TRAIN,
-    UNLABELLED,
-    VALIDATION,
-    QueryTable,
-    shared_keys,
-)
+from pipeline.sources.query_table import UNLABELLED, QueryTable
 from pipeline.sources.records import (
     SPLITS,
     Answers,
@@ -64,7 +61,6 @@ from pipeline.sources.records import (
     Split,
 )
 from pipeline.sources.row_checks import RowChecks, encodable
-from pipeline.sources.split import carve_validation, group_by_shared
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -179,16 +175,24 @@ class Assembly:
         import pyarrow as pa
 
         queries = self._read_queries()
-        qrels = self._read_judgements(queries)
+        qrels, doubtful = self._read_judgements(queries)
         hidden = self._read_pairs("hidden label", self._source.hidden(), queries)
-        excluded = self._read_pairs("excluded passage", self._source.excluded(), queries)
+        excluded = self._read_excluded(queries, doubtful)
         negatives = self._read_pairs("negative", self._source.negatives(), queries)
         answers = self._read_answers(queries)
 
         positives = qrels.take(qrels.value >= 1)
         excluded = self._without("excluded passages that are relevant", excluded, positives)
-        self._drop_queries_without_labels(queries, positives, answers)
-        self._carve(queries, positives)
+        answered = [row for row, texts in answers.items() if texts]
+        self._dropped["queries without a label"] += queries.keep_labelled(positives.query, answered)
+        self._counts["validation queries carved out"] = carve(
+            queries,
+            positives,
+            self._passages,
+            np.concatenate(self._title_keys),
+            share=self._validation_share,
+            seed=self._seed,
+        )
         for split, most in self._max_queries.items():
             left_out = queries.keep_at_most(most, SPLITS.index(split), self._seed)
             self._dropped[f"{split} queries beyond max_queries"] += left_out
@@ -248,7 +252,8 @@ class Assembly:
             "check its `path`, the file names and the splits",
         )
 
-    def _read_judgements(self, queries: QueryTable) -> Pairs:
+    def _read_judgements(self, queries: QueryTable) -> tuple[Pairs, Pairs]:
+        """The judgements, and those that call a passage relevant of which there are two texts."""
         rows = (LabelledPair(*judgement) for judgement in self._source.judgements())
         pairs = self._resolve("judgement", rows, queries)
         unlabelled = queries.split[pairs.query] == UNLABELLED
@@ -259,14 +264,27 @@ class Assembly:
                 "the query is also given as unlabelled",
                 "take it out of one of the files",
             )
-        return self._merged("relevance", pairs.take(~unlabelled))
+        pairs = pairs.take(~unlabelled)
+        doubtful = (pairs.value >= 1) & of_two_texts(pairs, self._passages)
+        judged = self._clear("judgement", pairs.take(~doubtful))
+        return self._merged("relevance", judged), pairs.take(doubtful).with_value(1)
+
+    def _read_excluded(self, queries: QueryTable, doubtful: Pairs) -> Pairs:
+        """The excluded passages and the `doubtful` positives.
+
+        Whichever text was meant, leaving a passage out of negatives does no harm.
+        """
+        rows = labelled(self._source.excluded())
+        excluded = joined(self._resolve("excluded passage", rows, queries), doubtful)
+        self._counts["positives of a passage with two texts, excluded"] += len(doubtful)
+        return self._merged("excluded passage", excluded)
 
     def _read_pairs(self, what: str, stream: Iterator[Pair], queries: QueryTable) -> Pairs:
-        rows = (
-            LabelledPair(pair.query_id, pair.passage_id, 1, pair.place, pair.split)
-            for pair in stream
-        )
-        return self._merged(what, self._resolve(what, rows, queries))
+        pairs = self._resolve(what, labelled(stream), queries)
+        return self._merged(what, self._clear(what, pairs))
+
+    def _clear(self, what: str, pairs: Pairs) -> Pairs:
+        return drop_ambiguous(what, pairs, self._passages, self._checks.drop)
 
     def _resolve(self, what: str, rows: Iterator[LabelledPair], queries: QueryTable) -> Pairs:
         def counted() -> Iterator[LabelledPair]:
@@ -275,7 +293,12 @@ class Assembly:
                 yield row
 
         return resolve(
-            what, counted(), self._queries.index, queries.split, self._passages, self._checks.drop
+            what,
+            counted(),
+            self._queries.index,
+            queries.split,
+            self._passages.index,
+            self._checks.drop,
         )
 
     def _merged(self, what: str, pairs: Pairs) -> Pairs:
@@ -323,28 +346,6 @@ class Assembly:
                     f"the answer {text[:60]!a} holds half a character (a lone surrogate)",
                     "write the text as UTF-8 instead of \\u escapes",
                 )
-
-    def _drop_queries_without_labels(
-        self, queries: QueryTable, positives: Pairs, answers: dict[int, list[str]]
-    ) -> None:
-        labelled = np.zeros(len(queries.split), dtype=np.bool_)
-        labelled[positives.query] = True
-        labelled[[row for row, texts in answers.items() if texts]] = True
-        labelled |= (queries.split == TEST) | (queries.split == UNLABELLED)
-        self._dropped["queries without a label"] += int((queries.kept & ~labelled).sum())
-        queries.kept &= labelled
-
-    def _carve(self, queries: QueryTable, positives: Pairs) -> None:
-        if (queries.kept & (queries.split == VALIDATION)).any() or not self._validation_share:
-            return
-        training = np.flatnonzero(queries.kept & (queries.split == TRAIN))
-        titles = np.concatenate(self._title_keys)
-        passages = list(group_by_query(positives, len(queries.split)))
-        keys = [shared_keys(int(queries.keys[row]), passages[row], titles) for row in training]
-        groups = group_by_shared(len(training), keys)
-        chosen = carve_validation(groups, self._validation_share, self._seed)
-        queries.split[training[chosen]] = VALIDATION
-        self._counts["validation queries carved out"] = int(chosen.sum())
 
     # Tables -------------------------------------------------------------------------------
 

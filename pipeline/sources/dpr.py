@@ -13,7 +13,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from pipeline.sources.examples import Context, Example, ExampleSource
+from pipeline.sources.examples import Context, Example, ExampleSource, read_fields
 from pipeline.sources.json_rows import JsonObject, json_array, objects_of, text_of, texts_of
 from pipeline.sources.lines import MAX_LINE_BYTES, BadRow, lines, parsed, report_columns
 from pipeline.sources.parameters import DprParams
@@ -38,10 +38,8 @@ class DprSource(ExampleSource):
 
     @override
     def examples(self, problems: Problems) -> Iterator[Example]:
-        for split, path in self._params.splits_of("examples"):
-            yield from self._read_examples(path, split, problems)
-        for split, path in self._params.splits_of("questions"):
-            yield from read_questions(path, split, problems)
+        readers = {"examples": self._read_examples, "questions": read_questions}
+        return read_fields(self._params, readers, problems)
 
     def _read_examples(self, path: Path, split: Split, problems: Problems) -> Iterator[Example]:
         def example(where: Place, row: JsonObject) -> Example:

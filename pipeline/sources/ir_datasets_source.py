@@ -23,6 +23,7 @@ from pipeline.sources.records import (
     Query,
     Source,
     Split,
+    training_last,
 )
 
 READING_ERRORS = (ValueError, RuntimeError, LookupError, TypeError, OSError, EOFError, zlib.error)
@@ -46,6 +47,7 @@ class IrDatasetsSource(Source):
     @override
     def queries(self) -> Iterator[Query]:
         named: list[tuple[Split, str]] = [*self._params.splits.items()]
+        named.sort(key=lambda one: training_last(one[0]))
         if self._params.unlabelled:
             named.append(("unlabelled", self._params.unlabelled))
         for split, name in named:

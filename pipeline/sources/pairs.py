@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pipeline.sources.id_index import UNKNOWN, IdIndex
 from pipeline.sources.known_texts import KnownTexts
-from pipeline.sources.records import SPLITS, Answers, Place, Split
+from pipeline.sources.records import SPLITS, Answers, Pair, Place, Split
 
 BLOCK = 65536
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -28,6 +28,11 @@ class LabelledPair(NamedTuple):
     value: int
     place: Place
     split: Split | None = None
+
+
+def labelled(pairs: Iterable[Pair]) -> Iterator[LabelledPair]:
+    """Pairs without a value of their own, with the value 1."""
+    return (LabelledPair(one.query_id, one.passage_id, 1, one.place, one.split) for one in pairs)
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,10 @@ class Pairs:
         """The same pairs under other query rows."""
         return replace(self, query=query)
 
+    def with_value(self, value: int) -> Pairs:
+        """The same pairs, all with one value."""
+        return replace(self, value=np.full(len(self), value, dtype=np.int64))
+
     def keys(self) -> Ints:
         """One number per (query, passage)."""
         return (self.query << 32) | self.passage
@@ -84,7 +93,7 @@ def resolve(
     rows: Iterable[LabelledPair],
     queries: IdIndex,
     splits: Ints,
-    passages: KnownTexts,
+    passages: IdIndex,
     drop: Drop,
 ) -> Pairs:
     """Look up the ids of pairs, dropping those that point nowhere or not to what they mean.
@@ -102,17 +111,12 @@ def resolve(
     blocks = [np.zeros((0, 5), dtype=np.int64)]
     while block := list(islice(rows, BLOCK)):
         query = queries.find([row.query_id for row in block])
-        passage = passages.index.find([row.passage_id for row in block])
+        passage = passages.find([row.passage_id for row in block])
         good = (query != UNKNOWN) & (passage != UNKNOWN)
         for at in np.flatnonzero(~good):
             _drop_dangling(what, block[at], bool(query[at] == UNKNOWN), drop)
         for at in np.flatnonzero(good):
-            row = block[at]
-            if not fits_split(what, row, int(splits[query[at]]), drop):
-                good[at] = False
-            elif int(passage[at]) in passages.conflicting:
-                _drop_ambiguous(what, row, drop)
-                good[at] = False
+            good[at] = fits_split(what, block[at], int(splits[query[at]]), drop)
         kept = [row for row, fine in zip(block, good, strict=True) if fine]
         values = [
             (row.value, row.place.line, files.setdefault(row.place.file, len(files)))
@@ -152,12 +156,33 @@ def fits_split(what: str, row: LabelledPair | Answers, split: int, drop: Drop) -
     return False
 
 
-def _drop_ambiguous(what: str, row: LabelledPair, drop: Drop) -> None:
-    drop(
-        f"{what} of a passage with two texts",
-        row.place,
-        f"{what} of passage '{row.passage_id}', which has two texts",
-        "give each text an id of its own",
+def drop_ambiguous(what: str, pairs: Pairs, passages: KnownTexts, drop: Drop) -> Pairs:
+    """The pairs without those of passages with two texts, of which nobody knows which is meant."""
+    ambiguous = of_two_texts(pairs, passages)
+    for at in np.flatnonzero(ambiguous):
+        drop(
+            f"{what} of a passage with two texts",
+            pairs.place(int(at)),
+            f"{what} of a passage whose id has two texts",
+            "give each text an id of its own",
+        )
+    return pairs.take(~ambiguous)
+
+
+def of_two_texts(pairs: Pairs, passages: KnownTexts) -> npt.NDArray[np.bool_]:
+    """Which pairs are of a passage whose id came with more than one text."""
+    return np.isin(pairs.passage, sorted(passages.conflicting))
+
+
+def joined(pairs: Pairs, others: Pairs) -> Pairs:
+    """`pairs`, and after them `others`."""
+    return Pairs(
+        np.concatenate([pairs.query, others.query]),
+        np.concatenate([pairs.passage, others.passage]),
+        np.concatenate([pairs.value, others.value]),
+        np.concatenate([pairs.line, others.line]),
+        np.concatenate([pairs.file, others.file + len(pairs.files)]),
+        (*pairs.files, *others.files),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, TypeAlias, cast
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
-from pipeline.sources.records import SPLITS, LabelledSplit, Split
+from pipeline.sources.records import LabelledSplit, Split, training_last
 
 SplitFile: TypeAlias = tuple[Split, Path]
 # Where files lie and what they are called says nothing about what is in them: names are left out
@@ -80,11 +80,11 @@ class FolderParams(SourceParams):
     def splits_of(self, field: str) -> list[SplitFile]:
         """The files under a field of split -> names, like `paths_of`.
 
-        Training files come last: where a query is in two splits and bad rows are left out, it is
-        the training copy that goes.
+        Training files come last, see `training_last`; files of several fields have to be sorted
+        again.
         """
         files = [(cast(Split, split), path) for split, path in self._parts_of(field)]
-        return sorted(files, key=lambda file: -SPLITS.index(file[0]))
+        return sorted(files, key=lambda file: training_last(file[0]))
 
     def required(self, field: str) -> Path:
         """The one file under a field, whether it exists or not."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.sources.id_index import Keys, keys_of
+from pipeline.sources.id_index import keys_of
 from pipeline.sources.pairs import Ints
 from pipeline.sources.records import SPLITS, Query
 from pipeline.sources.split import draw_order
@@ -50,6 +49,15 @@ class QueryTable:
         self.keys = np.concatenate(self._keys)
         self.kept = np.ones(len(self.split), dtype=np.bool_)
 
+    def keep_labelled(self, *rows: Ints | list[int]) -> int:
+        """Keep the `rows` and all of the splits that need no labels; how many are left out."""
+        labelled = (self.split == TEST) | (self.split == UNLABELLED)
+        for one in rows:
+            labelled[one] = True
+        left_out = int((self.kept & ~labelled).sum())
+        self.kept &= labelled
+        return left_out
+
     def keep_at_most(self, most: int, split: int, seed: int) -> int:
         """Keep `most` of a split, drawn by a hash of the text; how many queries are left out."""
         rows = np.flatnonzero(self.kept & (self.split == split))
@@ -69,9 +77,3 @@ class QueryTable:
         """How many training and unlabelled queries have the text of an evaluated one."""
         training = self.kept & ((self.split == TRAIN) | (self.split == UNLABELLED))
         return int(np.isin(self.keys[training], self.keys[self.kept & ~training]).sum())
-
-
-def shared_keys(text_key: int, passages: Ints, titles: Keys) -> list[Hashable]:
-    """What must not lie on both sides: the query's text, its relevant passages and their titles."""
-    shared = [("title", int(key)) for key in titles[passages] if key]
-    return [("text", text_key), *(("passage", int(row)) for row in passages), *shared]

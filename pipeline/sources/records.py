@@ -14,6 +14,15 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 LABELLED_SPLITS: tuple[LabelledSplit, ...] = get_args(LabelledSplit)
 """Those whose queries can have judgements."""
 
+
+def training_last(split: Split) -> int:
+    """A sort key for what is read: of a query in two splits the copy that is read first stays.
+
+    Where bad rows are left out, it is then the training copy that goes.
+    """
+    return -SPLITS.index(split)
+
+
 ProblemPolicy: TypeAlias = Literal["fail", "skip"]
 
 

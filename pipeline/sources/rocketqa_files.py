@@ -7,7 +7,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from pipeline.sources.examples import Context, Example, ExampleSource
+from pipeline.sources.examples import Context, Example, ExampleSource, read_fields
 from pipeline.sources.lines import BadRow, lines, parsed, tsv
 from pipeline.sources.msmarco_passage import MsMarcoPassageSource, read_collection
 from pipeline.sources.parameters import RocketqaLinesParams, RocketqaParams
@@ -61,10 +61,8 @@ class RocketqaLinesSource(ExampleSource):
 
     @override
     def examples(self, problems: Problems) -> Iterator[Example]:
-        for split, path in self._params.splits_of("dual"):
-            yield from read_dual_lines(path, split, problems)
-        for split, path in self._params.splits_of("cross"):
-            yield from read_cross_lines(path, split, problems)
+        readers = {"dual": read_dual_lines, "cross": read_cross_lines}
+        return read_fields(self._params, readers, problems)
 
 
 def read_dual_lines(path: Path, split: Split, problems: Problems) -> Iterator[Example]:

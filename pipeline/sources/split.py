@@ -1,6 +1,8 @@
 """Dividing labelled data into sides that share nothing: what stays together, and how it is dealt.
 
-All draws sort by a hash of the seed and a name, so they do not depend on the order of the data.
+All draws sort by a hash of the seed and a name. Blocks have names of their own, so dealing them
+does not depend on the order of the data. A group of queries to validate on is called by the
+position of its first item, so other orders of the training queries give other validation queries.
 Folds are not drawn.
 """
 
@@ -60,7 +62,8 @@ def carve_validation(groups: NDArray[np.int64], share: float, seed: int) -> NDAr
     Where even the smallest group is more than that, it alone is chosen, unless it is the only one.
 
     Args:
-        groups: int64 [items], the group of each item, as `group_by_shared` gives it.
+        groups: int64 [items], the group of each item, as `group_by_shared` gives it: its number is
+            the name that is drawn, so the choice depends on the order of the items.
         share: part of the items to choose, in [0, 1).
         seed: of the draw.
 

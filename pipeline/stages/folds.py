@@ -25,7 +25,9 @@ def kept(
     positives = tables.positives_of(dataset).lists().of(queries)
     hashes = tables.content_hashes(tokens)[positives.passage_indices]
     own = np.split(hashes, positives.offsets[1:-1])
-    texts = dataset.read("queries", ["text"])["text"].take(queries).to_pylist()
+    # Without case, as everywhere else: such queries are one and the same to an uncased model.
+    read = dataset.read("queries", ["text"])["text"].take(queries).to_pylist()
+    texts = [text.casefold() for text in read]
     groups = group_by_shared(
         len(queries),
         [(text, *passages.tolist()) for text, passages in zip(texts, own, strict=True)],

@@ -32,7 +32,8 @@ class IngestParams(Params):
         on_problem: `fail` stops at the first bad row with its file and line; `skip` leaves bad rows
             out and counts them by reason.
         validation_share: part of the training queries to move to validation, in groups that share a
-            query text, a relevant passage or its title, where the source has no validation queries.
+            query text, a relevant passage, a copy of one or its title, where the source has no
+            validation queries.
         max_queries: split -> most of its queries to keep, drawn by the seed after validation was
             carved out: for trying a pipeline on a part of the data. Passages stay.
         training_positives: most positives of a training query to keep: those of highest relevance,
@@ -61,7 +62,7 @@ def _sources(params: IngestParams) -> Sequence[OutsideSource]:
     )
 
 
-@stage(params=IngestParams, output=DATASET, draws=True, sources=_sources)
+@stage(params=IngestParams, output=DATASET, draws=True, sources=_sources, code_version=2)
 def ingest(
     inputs: Inputs, params: IngestParams, writer: ArtifactWriter, context: Context
 ) -> Outcome:

@@ -111,6 +111,7 @@ class _MineBlock:
     inputs={"embeddings": EMBEDDINGS, "dataset": DATASET, "tokens": TOKENS},
     output=CANDIDATES,
     libraries=("faiss-gpu", "faiss-cpu"),
+    code_version=2,
 )
 def mine(inputs: Inputs, params: MineParams, writer: ArtifactWriter, context: Context) -> Outcome:
     """Search each query's best passages over the whole corpus, exactly."""

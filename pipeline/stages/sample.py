@@ -90,6 +90,7 @@ class SampleParams(Params):
     output=TRAINING_LISTS,
     draws=True,
     libraries=("numpy",),
+    code_version=2,
 )
 def sample(
     inputs: Inputs, params: SampleParams, writer: ArtifactWriter, context: Context
@@ -163,7 +164,7 @@ def _draw(
     """Negatives of each query of `positives`; from all `passages` where no lists are given."""
     import numpy as np
 
-    from pipeline.methods import negatives, samplers
+    from pipeline.methods import negatives
     from pipeline.methods.lists import PassageLists
 
     queries = positives.query_indices
@@ -175,15 +176,37 @@ def _draw(
     if not params.draws:
         return _unfilled(PassageLists.from_rows(queries, [[]] * len(queries)))
     if given is None:
-        most = samplers.corpus(queries, int(wanted.max()), passages, known, seed)
-        kept = samplers.top(most, np.ones(len(most.passage_indices), bool), wanted)
-        return _unfilled(most.keep(kept))
+        return _unfilled(_from_corpus(queries, wanted, passages, known, seed))
     depth = params.depth
     if params.source == "top":
         return negatives.denoised_negatives(
             given, None, known, wanted, depth=depth, fill_depth=depth, seed=seed
         )
     return negatives.ranker_negatives(given, known, wanted, depth=depth, seed=seed)
+
+
+def _from_corpus(
+    queries: npt.NDArray[np.int32],
+    wanted: npt.NDArray[np.int64],
+    passages: int,
+    known: KnownPairs,
+    seed: int,
+) -> PassageLists:
+    """As many passages of the corpus for each query as are `wanted`, int [Q]."""
+    import numpy as np
+
+    from pipeline.methods import samplers
+    from pipeline.methods.lists import PassageLists
+
+    # All that want one number at a time: drawing the largest number for everyone would make all pay
+    # for the one query with the most positives. A query's draws depend on nothing but itself.
+    drawn = [
+        samplers.corpus(queries[wanted == number], number, passages, known, seed)
+        for number in np.unique(wanted).tolist()
+    ]
+    pairs = [np.empty(0, np.int32), *(lists.queries for lists in drawn)]
+    found = [np.empty(0, np.int32), *(lists.passage_indices for lists in drawn)]
+    return PassageLists.from_pairs(np.concatenate(pairs), np.concatenate(found)).of(queries)
 
 
 def _unfilled(drawn: PassageLists) -> Negatives:

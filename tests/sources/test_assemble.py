@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections import Counter
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -290,17 +291,34 @@ def test_labels_of_a_passage_id_with_two_texts_are_left_out():
         Passage("r", "", "one"),
         Passage("r", "", "another"),
     ]
-    judgements = [Judgement("q", "p", 1), Judgement("q", "same", 1), Judgement("q", "r", 1)]
+    judgements = [Judgement("q", "p", 1), Judgement("q", "same", 1), Judgement("q", "r", 2)]
     with pytest.raises(DataError, match="passage id 'same' is used before;"):
         assemble(passages=passages, judgements=judgements)
     with pytest.raises(DataError, match="passage id 'r' is used before with another text"):
         assemble(passages=[*passages[:2], *passages[3:]], judgements=judgements)
-    _, tables = assemble("skip", passages=passages, judgements=judgements)
-    assert tables.qrels["passage_index"].to_pylist() == [0, 1]
+    _, tables = assemble(
+        "skip",
+        passages=passages,
+        queries=[Query("q", "ask", "train"), Query("s", "ask more", "train")],
+        judgements=[
+            *judgements,
+            Judgement("q", "r", 1),
+            Judgement("s", "r", 0),
+            Judgement("s", "p", 1),
+        ],
+        excluded=[Pair("s", "r")],
+        negatives=[Pair("q", "r")],
+    )
+    assert tables.qrels["passage_index"].to_pylist() == [0, 1, 0]
     assert tables.report.dropped == {
         "repeated passage id": 2,
         "judgement of a passage with two texts": 1,
+        "negative of a passage with two texts": 1,
+        "repeated pair": 1,
     }
+    # Whichever text was meant, it must not become a negative.
+    assert [tuple(row.values()) for row in tables.excluded.to_pylist()] == [(0, 2), (1, 2)]
+    assert tables.report.counts["positives of a passage with two texts, excluded"] == 2
 
 
 @pytest.mark.parametrize("relevance", [2**31 - 1, -(2**31)])
@@ -419,6 +437,22 @@ def test_validation_is_carved_in_whole_groups():
     other = assemble(share=0.1, seed=2, **world)[1]
     assert again.queries == tables.queries
     assert other.queries != tables.queries
+
+
+def test_what_was_trained_on_under_another_id_is_not_carved():
+    """Passages twice, under two ids and without titles, each relevant to a query of its own."""
+    passages, queries, judgements = [], [], []
+    for number in range(40):
+        for copy in "ab":
+            passages.append(Passage(f"{copy}{number}", "", f"text {number}"))
+            queries.append(Query(f"q{copy}{number}", f"{copy} asks for {number}", "train"))
+            judgements.append(Judgement(f"q{copy}{number}", f"{copy}{number}", 1))
+    streams = {"passages": passages, "queries": queries, "judgements": judgements}
+    _, tables = assemble(share=0.2, **streams)
+    rows = tables.queries.to_pylist()
+    sides = {row["query_id"]: row["split"] for row in rows}
+    assert Counter(sides.values()) == {"train": 64, "validation": 16}
+    assert all(sides[f"qa{number}"] == sides[f"qb{number}"] for number in range(40))
 
 
 def test_a_source_with_validation_queries_is_not_carved():

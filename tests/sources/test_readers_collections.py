@@ -496,6 +496,23 @@ def test_ir_datasets_registered_id(write, read):
         read(format="ir_datasets", splits={"dev": "no-such-set"})
 
 
+def test_ir_datasets_query_in_two_splits_stays_in_the_evaluated_one(write, read):
+    folder = write(
+        {
+            **{"a/d": "d1\tone\nd2\ttwo\n", "b/d": "d1\tone\nd2\ttwo\n"},
+            **{"a/q": "1\task\n2\tmore\n", "b/q": "1\task\n"},
+            **{"a/r": "1 0 d1 1\n2 0 d1 1\n", "b/r": "1 0 d2 1\n"},
+        }
+    )
+    splits = {}
+    for split, part in (("train", "a"), ("dev", "b")):
+        splits[split] = f"rocketqa-two-splits-{part}-{folder.name}"
+        register(splits[split], folder / part)
+    found = read(format="ir_datasets", splits=splits, on_problem="skip")
+    assert found.queries == {"2": ("more", "train"), "1": ("ask", "dev")}
+    assert found.pairs("qrels") == [("2", "d1", 1), ("1", "d2", 1)]
+
+
 @pytest.mark.parametrize(
     ("name", "files", "message"),
     [

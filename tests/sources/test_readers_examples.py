@@ -64,12 +64,27 @@ def test_rocketqa_lines_are_found_in_a_corpus(write, read):
     assert found.tables.report.dropped["queries without a label"] == 1
 
 
+def test_rocketqa_lines_query_in_two_splits_stays_in_the_evaluated_one(write, read):
+    write({"de.tsv": DUAL, "ce.tsv": "one?\tT\tgood text\t1\n"})
+    files = {"dual": {"train": "de.tsv"}, "cross": {"dev": "ce.tsv"}}
+    found = read(format="rocketqa_lines", **files, on_problem="skip")
+    one, two = map(query_id_of, ("one?", "two?"))
+    assert found.queries == {two: ("two?", "train"), one: ("one?", "dev")}
+    good, other = passage_id_of("T", "good text"), passage_id_of("", "other text")
+    assert found.pairs("qrels") == [(two, other, 1), (one, good, 1)]
+    assert found.problems.counts == {
+        "repeated query id": 1,
+        "judgement of another split": 2,
+        "negative of another split": 2,
+    }
+
+
 @pytest.mark.parametrize(
     ("dual", "cross", "message"),
     [
         ("a\tb\tc\t0\n", "", r"de.tsv:1: 4 of 6 columns \(query, title of a positive"),
         ("", "a\tb\tc\t2\n", r"ce.tsv:1: label is '2'"),
-        ("one?\tT\ta\tT\tb\t0\n", "one?\tT\ta\t1\n", r"ce.tsv:1: query 'one\?' is used before;"),
+        ("one?\tT\ta\tT\tb\t0\n", "one?\tT\ta\t1\n", r"de.tsv:1: query 'one\?' is used before;"),
     ],
 )
 def test_rocketqa_lines_malformed(write, read, dual, cross, message):
@@ -130,6 +145,22 @@ def test_dpr_without_a_corpus(write, read):
     assert found.passages == {"1": ("T1", "text 1"), "2": ("T2", "text 2")}
 
 
+def test_dpr_question_in_two_splits_stays_in_the_evaluated_one(write, read):
+    examples = [dpr_example("one?", ["1"], []), dpr_example("two?", ["2"], [])]
+    write(
+        {
+            "psgs_w100.tsv": WIKIPEDIA,
+            "nq-train.json": json.dumps(examples),
+            "nq-test.csv": 'one?\t["no"]\n',
+        }
+    )
+    found = read(format="dpr", on_problem="skip")
+    one, two = map(query_id_of, ("one?", "two?"))
+    assert found.queries == {two: ("two?", "train"), one: ("one?", "test")}
+    assert found.pairs("qrels") == [(two, "2", 1)]
+    assert found.answers == {two: ["yes"], one: ["no"]}
+
+
 def test_dpr_context_ids_with_two_texts(write, read):
     examples = [dpr_example("one?", ["1"], ["2"]), dpr_example("two?", ["1", "3"], ["2"])]
     examples[1]["positive_ctxs"][0]["text"] = "another text"
@@ -140,10 +171,9 @@ def test_dpr_context_ids_with_two_texts(write, read):
         read(format="dpr", corpus=None)
     found = read(format="dpr", corpus=None, on_problem="skip")
     assert found.pairs("qrels") == [(query_id_of("two?"), "3", 1)]
-    assert found.problems.counts == {
-        "repeated passage id": 1,
-        "judgement of a passage with two texts": 2,
-    }
+    excluded = [(query_id_of(text), "1") for text in ("one?", "two?")]
+    assert sorted(found.pairs("excluded")) == sorted(excluded)
+    assert found.problems.counts == {"repeated passage id": 1}
 
 
 def test_dpr_texts_beyond_the_limit_of_the_csv_module(write, read):

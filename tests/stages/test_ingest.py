@@ -123,10 +123,11 @@ def test_problems_fail_or_are_counted(tmp_path, collection):
     assert outcome.dropped == {
         "repeated passage id": 1,
         "not JSON": 1,
-        # Nobody knows which of its two texts was judged.
-        "judgement of a passage with two texts": 1,
+        # Nobody knows which of its two texts was judged, and the query has no other label.
         "queries without a label": 1,
+        "rows of queries left out": 1,
     }
+    assert outcome.counts["positives of a passage with two texts, excluded"] == 1
     assert outcome.rows_in == outcome.rows_out + 4
 
 

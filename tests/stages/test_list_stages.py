@@ -19,6 +19,7 @@ from pipeline.artifacts.kinds import (
     SCORED_CANDIDATES,
     TOKENS,
 )
+from pipeline.methods import samplers
 from pipeline.methods.negatives import ranker_negatives
 from pipeline.stages import registry, tables
 from tests.benches import EXACT, LENGTHS, Bench, Made
@@ -94,6 +95,25 @@ def test_sample_from_the_corpus(bench, wired):
     again = bench.run("sample", {**params, "replicate": 1}, seed=0, **wired)
     assert rows_of(again) == rows_of(bench.run("sample", params, seed=1, **wired))
     assert bench.outcome(again).dropped == {"no positive": 1}
+
+
+def test_a_query_with_many_positives_costs_no_other_query_draws(bench, wired, monkeypatch):
+    wanted = []
+
+    def corpus(queries, n, *others):
+        wanted.extend((query, n) for query in queries.tolist())
+        return drawn(queries, n, *others)
+
+    drawn = samplers.corpus
+    monkeypatch.setattr(samplers, "corpus", corpus)
+    params = {"source": "corpus", "num_negatives": 3, "per": "positive"}
+    found = rows_of(bench.run("sample", params, seed=5, **wired))
+    assert sorted(wanted) == [(0, 6), (1, 3), (2, 3), (3, 3)]
+    # What one draw of the most for everyone gives, cut down to each query's own number.
+    known = tables.never_negative(wired["dataset"], wired["tokens"])
+    most = dict(drawn(np.arange(4), 6, PASSAGES, known, 5))
+    for query, number in wanted:
+        assert found[query][1] == most[query][:number].tolist()
 
 
 def test_sample_from_candidates(bench, wired):
