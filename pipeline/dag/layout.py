@@ -47,6 +47,8 @@ def resolve_root(root: str, environment: Mapping[str, str] = os.environ) -> tupl
     if not any(variable in environment for variable in JOB_VARIABLES):
         return str(Path(root).absolute()), ""
     base = os.path.expanduser(environment.get(ROOT_VARIABLE, ""))
+    if base.endswith("://"):
+        return base, ""
     if "://" in base or os.path.isabs(base):
         return f"{base.rstrip('/')}/{root}", ""
     resolved = str(Path.home() / root)

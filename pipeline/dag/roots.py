@@ -30,9 +30,10 @@ def open_root(root: str) -> Store:
     """
     if right := misspelt_root(root):
         raise UnusableRoot(root, f"is no folder and no address: write {right}")
-    if wrong := wrong_root(root):
-        raise UnusableRoot(f"'{root}'", wrong)
     resolved, warning = resolve_root(root)
+    for address in (root, resolved):
+        if wrong := wrong_root(address):
+            raise UnusableRoot(f"'{address}'", wrong)
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
     store = Store(resolved)

@@ -3,9 +3,12 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+import pytest
+
 from pipeline.dag import doctor, progress
 from pipeline.dag.layout import resolve_root
 from pipeline.dag.progress import duration, open_progress
+from pipeline.dag.roots import UnusableRoot, open_root
 from pipeline.dag.tables import aligned, number, outcome_lines, size
 from tests.dag import toys
 
@@ -139,6 +142,11 @@ def test_roots_of_submitted_jobs(monkeypatch, tmp_path):
     assert resolve_root("~/x", job) == (str(tmp_path / "x"), "")
     with_root = {**job, "ARTIFACT_ROOT": "gs://bucket/run/"}
     assert resolve_root("artifacts", with_root) == ("gs://bucket/run/artifacts", "")
+    # Of a variable that is not set nothing but the scheme is left.
+    monkeypatch.setenv("RAY_JOB_ID", "01")
+    monkeypatch.setenv("ARTIFACT_ROOT", "s3://")
+    with pytest.raises(UnusableRoot, match="names no bucket"):
+        open_root("artifacts")
     resolved, warning = resolve_root("artifacts", job)
     assert resolved == str(tmp_path / "artifacts") and "$ARTIFACT_ROOT is not set" in warning
 
