@@ -174,12 +174,10 @@ class HubSource:
 
     Attributes:
         revision: a commit, branch or tag; None is the main branch.
-        embedded: an installed package that carries the model, for where the hub's cache does not.
     """
 
     model: str
     revision: str | None = None
-    embedded: PackageSource | None = None
 
 
 @dataclass(frozen=True)

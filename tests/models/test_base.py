@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer, ModernBertConfig
 
 from pipeline.models import base
-from pipeline.models.base import BaseModelError, find, identify
+from pipeline.models.base import BaseModelError, find
 from pipeline.models.base_folder import (
     BaseFacts,
     Capacity,
@@ -53,21 +53,17 @@ def test_a_folder_is_identified_by_the_files_that_are_used(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = shutil.copytree(checkpoints["bert"], tmp_path / "copy")
-    identity = identify(str(checkpoints["bert"]))
-    assert identity is not None
+    identity = find(str(checkpoints["bert"])).identity
     assert identity.startswith("sha256:")
     (folder / "README.md").write_text("other words")
-    assert identify(str(folder)) == identity
+    assert find(str(folder)).identity == identity
     (folder / "vocab.txt").write_text("another")
-    assert identify(str(folder)) != identity
+    assert find(str(folder)).identity != identity
 
 
 def test_a_hub_model_is_identified_by_the_caches_commit(hub_cache: Path) -> None:
-    assert identify("owner/tiny") == f"commit:{COMMIT}"
-    assert identify("owner/other") is None
-    assert identify("owner/other", "f" * 40) == "commit:" + "f" * 40
     source = find("owner/tiny")
-    assert source.folder.name == COMMIT
+    assert (source.identity, source.folder.name) == (f"commit:{COMMIT}", COMMIT)
     with pytest.raises(BaseModelError, match="hf download owner/other"):
         find("owner/other")
 
@@ -107,7 +103,7 @@ def test_only_needed_files_are_downloaded(
 
 def test_neither_folder_nor_hub_id() -> None:
     with pytest.raises(BaseModelError, match="neither a folder nor a hub id"):
-        identify("./no/such/folder")
+        find("./no/such/folder")
 
 
 def test_pickled_weights_are_refused_with_a_command_that_works(
@@ -187,9 +183,8 @@ def test_a_checkpoint_in_pieces_is_taken_only_whole(
     assert all(torch.equal(whole[name], value) for name, value in found.items())
     (folder / names[1]).unlink()
     message = rf"1 of the {len(names)} weight files .* missing \({names[1]}\): copy or download"
-    for look in (identify, find):
-        with pytest.raises(BaseModelError, match=message):
-            look(str(folder))
+    with pytest.raises(BaseModelError, match=message):
+        find(str(folder))
     snapshot = hub_cache / "models--owner--tiny" / "snapshots" / COMMIT
     shutil.rmtree(snapshot)
     shutil.copytree(folder, snapshot)
@@ -305,7 +300,7 @@ def test_the_default_comes_from_its_package_and_encodes_as_released(
     tmp_path: Path, hub_cache: Path
 ) -> None:
     source = write_base(tmp_path / "base", base.DEFAULT_MODEL)
-    assert source.identity == identify(base.DEFAULT_MODEL)
+    assert source.identity == base.DEFAULT_IDENTITY
     assert source.origin == f"package {base.DEFAULT_PACKAGE}"
     released = BaseFacts.read(tmp_path / "base").released_retriever()
     assert released is not None
@@ -337,10 +332,26 @@ def test_a_changed_package_is_refused(
         find(base.DEFAULT_MODEL)
 
 
-def test_identifying_imports_neither_torch_nor_transformers() -> None:
+def test_a_partial_cache_of_the_default_gives_way_to_its_package(hub_cache: Path) -> None:
+    repository = hub_cache / f"models--{base.DEFAULT_MODEL.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    snapshot = repository / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    for files in ({"config.json": "{}"}, {"model.safetensors": "other", "tokenizer.json": "{}"}):
+        for name, text in files.items():
+            (snapshot / name).write_text(text)
+        assert find(base.DEFAULT_MODEL).origin == f"package {base.DEFAULT_PACKAGE}"
+    with pytest.raises(BaseModelError, match=f"commit {'f' * 40} is not"):
+        find(base.DEFAULT_MODEL, "f" * 40)
+
+
+def test_planning_a_base_imports_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys; from pipeline.models.base import identify; identify('a/b', online=False); "
-        "identify('sentence-transformers/all-MiniLM-L6-v2'); "
+        "import sys; from pipeline.stages.base_model import BaseModelParams, _sources; "
+        "assert [type(_sources(BaseModelParams(model=m))[0]).__name__ for m in "
+        "('owner/name', './folder', 'sentence-transformers/all-MiniLM-L6-v2')] "
+        "== ['HubSource', 'FileSource', 'ValueSource']; "
         "assert not {'torch', 'transformers', 'ray'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,7 +17,9 @@ from training_cases import (
     ranker_step,
 )
 
+from pipeline.models.cross_encoder import CrossEncoder
 from pipeline.models.encoder import TensorBatch
+from pipeline.text.store import TokenStore
 from pipeline.training.batches import Share
 from pipeline.training.ranker import RankerObjective
 from pipeline.training.rows import TrainingPairs
@@ -132,6 +134,21 @@ def test_micro_batches_keep_the_budget_and_never_cut_a_list(store: Path) -> None
     assert len(micro_batches) > 4
     for batch in micro_batches:
         assert objective.store.pair_batch(*batch.pairs()).input_ids.size <= TIGHT
+
+
+@pytest.mark.parametrize("layout", ["pair", "joined"])
+def test_a_list_that_could_exceed_the_budget_is_refused_before_training(
+    store: Path, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CrossEncoder, "pair_layout", layout)
+    tokens = TokenStore.open(store)
+    queries, passages = np.indices((tokens.queries, tokens.passages)).reshape(2, -1)
+    longest = tokens.pair_lengths(queries, passages, layout).max()
+    assert tokens.longest_pair(layout) == longest
+    ranker_objective(store, "listwise", token_budget=3 * longest)
+    with pytest.raises(ValueError, match=rf"list of 3 .* up to {3 * longest} .*raise that to"):
+        ranker_objective(store, "listwise", token_budget=3 * longest - 1)
+    ranker_objective(store, "pointwise", token_budget=longest)
 
 
 def test_describe_counts_negatives(store: Path) -> None:
