@@ -182,13 +182,7 @@ class TokenStore:
         return kept_queries + kept_passages + self.template.pair.special_count
 
     def longest_pair(self, layout: PairLayout = "pair") -> int:
-        """Tokens that no pair input exceeds: those of the longest query with the longest passage.
-
-        Raises:
-            ValueError: there are no queries or no passages.
-        """
-        if not self.queries or not self.passages:
-            raise ValueError(f"{self.folder} holds no pairs: its queries or passages are none")
+        """Tokens of the longest query with the longest passage: no pair input has more."""
         if layout == "joined":
             queries = self.query_lengths(np.arange(self.queries))
             return int(queries.max() + self.passage_lengths(np.arange(self.passages)).max())

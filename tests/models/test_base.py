@@ -348,8 +348,8 @@ def test_a_partial_cache_of_the_default_gives_way_to_its_package(hub_cache: Path
 
 def test_planning_a_base_imports_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys; from pipeline.stages.base_model import BaseModelParams, _sources; "
-        "assert [type(_sources(BaseModelParams(model=m))[0]).__name__ for m in "
+        "import sys; from pipeline.stages.base_model import BaseModelParams, base_model; "
+        "assert [type(base_model.sources(BaseModelParams(model=m))[0]).__name__ for m in "
         "('owner/name', './folder', 'sentence-transformers/all-MiniLM-L6-v2')] "
         "== ['HubSource', 'FileSource', 'ValueSource']; "
         "assert not {'torch', 'transformers', 'ray'} & set(sys.modules)"
