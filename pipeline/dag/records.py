@@ -12,8 +12,11 @@ from typing import Any
 
 from pipeline.artifacts.store import Store
 from pipeline.dag.layout import RUNS, reference_path
+from pipeline.dag.roots import UnusableRoot
 
 RUN_ID = re.compile(r"\d{8}-\d{6}-\d{6}-[0-9a-f]{4}")
+
+_REMEDY = "if that run is not at work, delete its folder; its results stay where they are"
 
 
 class ExitCode(IntEnum):
@@ -95,12 +98,30 @@ def save_wanted(store: Store, run: str, wanted: Mapping[str, Any]) -> None:
 
 
 def wanted_by(store: Store, run: str) -> dict[str, Any] | None:
-    """What `save_wanted` wrote; None for a run that was refused, or has not come so far."""
-    found: dict[str, Any] | None = store.read_json_if_any(f"{run_folder(run)}/plan.json")
-    return found
+    """What `save_wanted` wrote; None for a run that was refused, or has not come so far.
+
+    Raises:
+        UnusableRoot: it is damaged.
+    """
+    return _record(store, run, "plan.json", {"pipeline", "started", "artifacts"})
 
 
 def result_of(store: Store, run: str) -> dict[str, Any] | None:
-    """The fields of its `RunResult`; None for a run that was killed, or has not ended."""
-    found: dict[str, Any] | None = store.read_json_if_any(f"{run_folder(run)}/result.json")
+    """The fields of its `RunResult`; None for a run that was killed, or has not ended.
+
+    Raises:
+        UnusableRoot: it is damaged.
+    """
+    return _record(store, run, "result.json", {"exit_code", "stages"})
+
+
+def _record(store: Store, run: str, name: str, fields: set[str]) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] | None = store.read_json_if_any(f"{run_folder(run)}/{name}")
+    except ValueError as error:
+        what = f"{run_folder(run)}/{name} is damaged ({error})"
+        raise UnusableRoot(store.uri, f"{what}: {_REMEDY}") from error
+    if found is not None and not (isinstance(found, dict) and fields <= set(found)):
+        what = f"{run_folder(run)}/{name} is damaged (no object with {', '.join(sorted(fields))})"
+        raise UnusableRoot(store.uri, f"{what}: {_REMEDY}")
     return found

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from pipeline.artifacts.store import Store
@@ -206,6 +208,23 @@ def test_a_damaged_reference_is_noted_again_by_the_next_run(bench, capsys, text)
     assert bench.run() == (0, [])
     assert bench.store.read_json("refs/toy/data.json")["key"] == bench.plan()["data"].key
     assert bench.verb("gc", apply=True) == 0 and len(artifacts(bench)) == 5
+
+
+@pytest.mark.parametrize("name", ["plan.json", "result.json"])
+@pytest.mark.parametrize("text", ['{"stages":', "{}", "[]", "\udcff"])
+def test_a_damaged_record_of_a_run_is_named_with_what_to_do(bench, capsys, name, text):
+    bench.run()
+    (folder,) = (bench.root / "runs").iterdir()
+    (folder / name).write_bytes(text.encode(errors="surrogateescape"))
+    capsys.readouterr()
+    for verb in ("status", "gc"):
+        assert bench.verb(verb) == 2
+        shown = capsys.readouterr().err
+        assert f"runs/{folder.name}/{name} is damaged (" in shown and "delete its folder" in shown
+    shutil.rmtree(folder)
+    assert bench.run() == (0, [])
+    assert bench.verb("status") == 0 and bench.verb("gc", apply=True) == 0
+    assert len(artifacts(bench)) == 5
 
 
 def test_why_with_an_unknown_key_names_the_last_result(bench, capsys):
