@@ -55,7 +55,7 @@ def block(pools: int, depth: int, seed: int = 0) -> Block:
 
 def ours(given: Block, sampler: SamplerParams, n: int, epoch: int, batch: int) -> Drawn:
     """The entries drawn, n a list: [lists, n]."""
-    pools = given.pools(sampler, n, None)
+    pools, _ = given.pools(sampler, n, None)
     drawn = []
     for first in range(0, len(pools), batch):
         rows = np.arange(first, min(first + batch, len(pools)))

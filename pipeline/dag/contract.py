@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -135,6 +136,12 @@ class Outcome:
     warnings: Sequence[str] = ()
     device: str = "cpu"
     report: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """Its fields as JSON values; numpy's numbers become Python's."""
+        text = json.dumps(asdict(self), default=lambda value: value.item())
+        found: dict[str, Any] = json.loads(text)
+        return found
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import signal
@@ -12,7 +11,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
@@ -22,7 +20,7 @@ from pipeline.artifacts.manifest import CorruptArtifact, Manifest, read_manifest
 from pipeline.artifacts.reader import Artifact
 from pipeline.artifacts.store import Store
 from pipeline.artifacts.writer import ArtifactWriter
-from pipeline.dag.contract import Context, Inputs, Outcome
+from pipeline.dag.contract import Context, Inputs
 from pipeline.dag.identities import package_version
 from pipeline.dag.keys import stage_seed
 from pipeline.dag.layout import reference_path
@@ -249,7 +247,7 @@ class _Runner:
             )
         finally:
             progress.close()
-        reported = _plain(outcome)
+        reported = outcome.plain()
         device = reported.pop("device")
         return writer.publish(
             key_inputs=planned.key_inputs,
@@ -355,13 +353,6 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         yield todo
         # Ray keeps the exception of a worker as `cause`.
         todo = todo.__cause__ or getattr(todo, "cause", None) or todo.__context__
-
-
-def _plain(outcome: Outcome) -> dict[str, Any]:
-    """The outcome as JSON values; numpy's numbers become Python's."""
-    text = json.dumps(asdict(outcome), default=lambda value: value.item())
-    found: dict[str, Any] = json.loads(text)
-    return found
 
 
 @contextmanager

@@ -54,7 +54,7 @@ _SHARPER = {
         "calibration": Input((CALIBRATION,), optional=True),
     },
     output=NEGATIVE_POOLS,
-    code_version=2,
+    code_version=3,
     draws=True,
     libraries=("numpy",),
 )

@@ -132,16 +132,21 @@ class Block:
             found["ranker_below"] = filters.below(self.probabilities, params.ranker_below)
         return {**found, **texts(self.lists)}
 
-    def pools(self, sampler: SamplerParams, n: int, scoring: Scoring | None) -> Pools:
-        """The candidates with their log-weights; a deterministic sampler leaves its n alone."""
+    def pools(self, sampler: SamplerParams, n: int, scoring: Scoring | None) -> tuple[Pools, Mask]:
+        """The candidates with their log-weights; a deterministic sampler leaves its n alone.
+
+        And which candidates [N] have weight 0, so that they must not be drawn.
+        """
         log_weights = self._log_weights(sampler, scoring)
         every = np.isfinite(log_weights)
+        impossible = ~every
         if sampler.name == "top":
             every = samplers.top(self.lists, every, n)
         elif sampler.name == "nearest":
             distance = np.abs(self._differences(self.scores, sampler) - sampler.b)
             every = samplers.smallest(self.lists, every, n, distance)
-        return Pools(self.lists, self.positives.astype(np.int32), log_weights).keep(every)
+        pools = Pools(self.lists, self.positives.astype(np.int32), log_weights)
+        return pools.keep(every), impossible
 
     def _log_weights(self, sampler: SamplerParams, scoring: Scoring | None) -> Floats:
         name = sampler.name

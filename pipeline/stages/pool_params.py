@@ -130,8 +130,9 @@ class PoolParams(Params):
             compares with its score; `mean` too, but compares with the mean score of all; `each`
             makes a row of every positive.
         starved: pools with fewer candidates than `num_negatives` are left out (`drop`), get random
-            passages of the corpus that no filter has refused (`fill`), or stay as they are
-            (`fewer`).
+            passages of the whole corpus (`fill`), or stay as they are (`fewer`). What a filter has
+            refused for the query is not filled in, but filters look at no other passage: where a
+            random one may be a false negative, choose `fewer` or `drop`.
     """
 
     split: LabelledSplit = "train"

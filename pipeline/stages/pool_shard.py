@@ -84,7 +84,10 @@ class PoolShard:
         block = block.keep(~self._known.among(block.lists))
         ranks = block.positive_ranks
         block, refused, left_out = self._filtered(block, positives)
-        pools = block.pools(params.sampler, params.num_negatives, scoring)
+        pools, impossible = block.pools(params.sampler, params.num_negatives, scoring)
+        if impossible.any():
+            left_out["left_out_by_sampler"] = int(impossible.sum())
+            refused |= _pairs(block.lists, impossible)
         overlap = pools.overlap_with_top(block.lists, params.num_negatives, self._made.seed)
         done = complete(
             pools,
@@ -123,8 +126,7 @@ class PoolShard:
         masks = block.masks(params.filters, lambda lists: self._masks_of_texts(lists, positives))
         allowed, dropped = filters.applied(block.lists, masks)
         counts = {f"left_out_by_{name}": n for name, n in dropped.items()}
-        refused = (block.lists.queries[~allowed], block.lists.passage_indices[~allowed])
-        return block.keep(allowed), KnownPairs.of(refused), counts
+        return block.keep(allowed), _pairs(block.lists, ~allowed), counts
 
     def _masks_of_texts(self, lists: PassageLists, positives: PassageLists) -> Mapping[str, Mask]:
         chosen = self._made.params.filters
@@ -163,11 +165,12 @@ class _Rows:
         ranks: npt.NDArray[np.int32],
         scoring: Scoring | None,
     ) -> _Rows:
-        """Scores also for passages that were filled in; NaN where there is no retriever to ask."""
+        """Scores of a retriever also for passages that were filled in, or else those found."""
         lists = done.pools.lists
-        scores: Floats = np.full(len(lists.passage_indices), np.nan, np.float32)
         if scoring is not None:
             scores = scoring.of_queries(lists.queries, lists.passage_indices)
+        else:
+            scores = _found_scores(lists, np.flatnonzero(done.kept), block)
         return cls(done, block.positive_scores[done.kept], ranks[done.kept], scores)
 
     def table(self) -> pa.Table:
@@ -190,6 +193,29 @@ class _Rows:
                 ),
             }
         )
+
+
+def _pairs(lists: PassageLists, mask: Mask) -> KnownPairs:
+    """The (query, passage) pairs set in `mask`."""
+    return KnownPairs.of((lists.queries[mask], lists.passage_indices[mask]))
+
+
+def _found_scores(lists: PassageLists, rows: npt.NDArray[np.integer], block: Block) -> Floats:
+    """The scores that candidates were found with, NaN for passages that were not.
+
+    Args:
+        lists: some of the block's candidates, and passages that were filled in.
+        rows: which pair of the block each list belongs to.
+        block: the candidates.
+    """
+    wanted = rows[lists.rows].astype(np.int64) << 32 | lists.passage_indices
+    own = block.lists.rows.astype(np.int64) << 32 | block.lists.passage_indices
+    # One more than there are, so that there is always a nearest one.
+    keys, scores = np.append(own, -1), np.append(block.scores, np.float32(np.nan))
+    order = np.argsort(keys)
+    at = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(order) - 1)]
+    found: Floats = np.where(keys[at] == wanted, scores[at], np.float32(np.nan))
+    return found
 
 
 def _scoring(embeddings: Artifact, queries: npt.NDArray[np.integer]) -> Scoring:

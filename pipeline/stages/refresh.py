@@ -175,7 +175,7 @@ class PoolRefresher:
             card = Card("Dense retriever", "A dual encoder in the middle of its training.", {})
             model: Any = objective.models["retriever"]
             exports.save_retriever(model, self.inputs["tokens"], folder, card)
-        self._publish(writer, version)
+        self._publish(writer, version, {})
 
     def exchanged(self, objective: Objective, version: int) -> Objective:
         """The objective with the rows of a version, once they are made.
@@ -199,12 +199,14 @@ class PoolRefresher:
         changed: Objective = replace(objective, rows=rows)  # type: ignore[type-var]
         return changed
 
-    def overlap_with_previous(self, version: int) -> float:
-        """The share of a version's candidates that the version before had."""
+    def report(self, version: int) -> dict[str, Any]:
+        """How much of a version the one before had, and what `pool` reported of it."""
         from pipeline.stages.tables import pools_of
 
         new, old = (pools_of(self._pools(number)) for number in (version, version - 1))
-        return new.overlap_with(old)
+        outcome = self._pools(version).manifest.outcome
+        told = {name: outcome[name] for name in ("counts", "metrics", "warnings")}
+        return {"overlap_with_previous": new.overlap_with(old), "pools": told}
 
     def retain(self, versions: Collection[int], current: int) -> None:
         """Forget what the making of `current` has left, and older versions but the given ones."""
@@ -307,8 +309,8 @@ class PoolRefresher:
             seed=self.making.seed,
         )
         given = Inputs({slot: (artifact,) for slot, artifact in inputs.items()})
-        registry()[name].run(given, params, writer, context)
-        self._publish(writer, version)
+        outcome = registry()[name].run(given, params, writer, context)
+        self._publish(writer, version, outcome.plain())
         return Artifact.open(self.writer.store, writer.stage, writer.key)
 
     # Both -----------------------------------------------------------------------------------
@@ -324,8 +326,8 @@ class PoolRefresher:
         stage = f"{self.writer.refresh_directory}/{step}/{name}"
         return ArtifactWriter(self.writer.store, stage, key, kind)
 
-    def _publish(self, writer: ArtifactWriter, version: int) -> None:
-        writer.publish({"encoder_step": self.schedule.encoder_step(version)}, {})
+    def _publish(self, writer: ArtifactWriter, version: int, outcome: Mapping[str, Any]) -> None:
+        writer.publish({"encoder_step": self.schedule.encoder_step(version)}, outcome)
 
     def _published(self, version: int, name: str) -> Artifact | None:
         writer = self._writer(version, name)

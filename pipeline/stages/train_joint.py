@@ -255,6 +255,7 @@ class _Prepared:
         "lists": Input((TRAINING_LISTS, NEGATIVE_POOLS), many=True),
     },
     output=JOINT_MODELS,
+    code_version=2,
     draws=True,
     libraries=("torch", "transformers"),
 )

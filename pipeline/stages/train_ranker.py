@@ -127,6 +127,7 @@ def _config(start: Artifact, params: TrainRankerParams) -> CrossEncoderConfig:
         "lists": Input((TRAINING_LISTS, NEGATIVE_POOLS), many=True),
     },
     output=RANKER,
+    code_version=2,
     draws=True,
     libraries=("torch", "transformers"),
 )

@@ -209,6 +209,7 @@ class _Prepared:
         "embeddings": Input((EMBEDDINGS,), optional=True),
     },
     output=RETRIEVER,
+    code_version=2,
     draws=True,
     libraries=("torch", "transformers"),
 )

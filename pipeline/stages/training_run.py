@@ -70,7 +70,7 @@ class TrainingRun:
         from pipeline.artifacts.checkpoints import StoreCheckpoints
         from pipeline.models.device import describe, resolve_precision
         from pipeline.training.loop import train
-        from pipeline.training.refresh import summary
+        from pipeline.training.refresh import cautions, summary
         from pipeline.training.world import World
 
         world = World.current(device)
@@ -114,8 +114,8 @@ class TrainingRun:
                     self._keep_moments(checkpoints, objective)
                 self.writer.document("training.jsonl", journal.read_text())
                 if plan.refresh is not None:
-                    lines = journal.read_text().splitlines()
-                    facts["refresh"] = summary([json.loads(line) for line in lines])
+                    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+                    facts["refresh"], facts["warnings"] = summary(lines), cautions(lines)
         return facts
 
     def _moments(self, objective: Objective) -> dict[str, Path]:
@@ -205,6 +205,7 @@ def run_training(
         dropped=dict(lists.dropped),
         counts={"rows": facts["rows"], "steps": facts["steps"]},
         metrics={**final, **facts.get("refresh", {})},
+        warnings=facts.get("warnings", []),
         device=f"{facts['workers']} x {facts['device']}, {facts['precision']}",
     )
 
@@ -237,6 +238,7 @@ def read_rows(
         Mismatch: a list that should be whole would be cut, or pools are for another number.
     """
     from pipeline.stages import lineage, tables
+    from pipeline.training.batches import source_seed
     from pipeline.training.drawn_rows import DrawnRows, JoinedRows
     from pipeline.training.rows import TrainingRows
 
@@ -251,10 +253,11 @@ def read_rows(
         rows = TrainingRows.from_lists(lists, num_negatives)
         count, dropped = lists.num_rows, dict(rows.dropped)
         parts.append(rows)
-    for each in pools:
+    for number, each in enumerate(pools, 1):
         lineage.refuse_other_draws(each, num_negatives)
         one = each.document("pools.json")["one_row_per_query"]
-        drawn = DrawnRows(tables.pools_of(each), num_negatives, seed, one)
+        own_seed = source_seed(seed, number)
+        drawn = DrawnRows(tables.pools_of(each), num_negatives, own_seed, one)
         count += len(drawn)
         parts.append(drawn)
     found = parts[0] if len(parts) == 1 else JoinedRows(parts)

@@ -12,11 +12,21 @@ IntArray = NDArray[np.int64]
 
 # Between the seeds of two parts: farther than replicates will be.
 _BETWEEN_PARTS = 1_000_003
+# Between the seeds of two sources of rows: farther than parts will be.
+_BETWEEN_SOURCES = 1_000_000_000_039
 
 
 def part_seed(seed: int, number: int) -> int:
     """The seed of the 1-based part `number` of a training: batches and draws of its own."""
     return seed + (number - 1) * _BETWEEN_PARTS
+
+
+def source_seed(seed: int, number: int) -> int:
+    """The seed of the 1-based source `number` of a training's rows.
+
+    Of two pools of one query, draws that share their noise would share their negatives.
+    """
+    return seed + (number - 1) * _BETWEEN_SOURCES
 
 
 @dataclass(frozen=True, eq=False)

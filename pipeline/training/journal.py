@@ -6,11 +6,19 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 # What a line tells that is no measurement of its step.
-_NO_MEANS = ("step", "epoch", "negatives_of_step", "seconds_waited", "overlap_with_previous")
+_NO_MEANS = (
+    "step",
+    "epoch",
+    "negatives_of_step",
+    "seconds_waited",
+    "overlap_with_previous",
+    "pools",
+)
 
 
 class Journal:
@@ -31,7 +39,7 @@ class Journal:
         kept = [line for line in lines if json.loads(line)["step"] <= done]
         self.file.write_text("".join(f"{line}\n" for line in kept))
 
-    def write(self, metrics: Mapping[str, float | int]) -> None:
+    def write(self, metrics: Mapping[str, Any]) -> None:
         """Append one step's metrics."""
         if self.file is not None:
             with self.file.open("a") as stream:

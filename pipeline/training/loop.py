@@ -234,7 +234,7 @@ class _Run:
         )
         self._show(step, seconds)
 
-    def _refresh(self, step: int) -> dict[str, float]:
+    def _refresh(self, step: int) -> dict[str, Any]:
         """Go on with the rows in force at 0-based `step`; what the journal tells of them."""
         schedule, refresher = self.plan.refresh, self.refresher
         if schedule is None or refresher is None:
@@ -245,9 +245,9 @@ class _Run:
             batches = self.plan.batches(found.row_count, version)
             self.section = Section(found, batches, schedule.first_step(version), version)
         waited, of_step = time.perf_counter() - started, schedule.encoder_step(version)
-        told: dict[str, float] = {"negatives_of_step": of_step, "seconds_waited": waited}
+        told: dict[str, Any] = {"negatives_of_step": of_step, "seconds_waited": waited}
         if version and step == self.section.first and self.world.rank == 0:
-            told["overlap_with_previous"] = refresher.overlap_with_previous(version)
+            told |= refresher.report(version)
             needed = (schedule.needed(done) for done in self.checkpoints.steps())
             refresher.retain({version}.union(*needed), version)
             self.progress.note(

@@ -10,9 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.artifacts.kinds import CALIBRATION, CANDIDATES, SCORED_CANDIDATES, TOKENS
-from pipeline.dag.contract import Resources
+from pipeline.dag.contract import Inputs, Resources
 from pipeline.stages import registry, tables
 from pipeline.stages.pool_params import PoolParams, SamplerParams
+from pipeline.stages.training_run import read_rows
 from tests.benches import Bench, Made, TinyWorld, embeddings
 
 PASSAGES, WIDTH, DEPTH = 60, 6, 20
@@ -381,6 +382,39 @@ def test_what_is_filled_in_is_no_positive(world: World) -> None:
         assert row["passage_index"][:DEPTH] == world.ranking(query)
 
 
+@pytest.mark.parametrize("name", ["trisampler_positive", "trisampler"])
+def test_what_has_weight_0_is_counted_and_not_filled_in(world: World, name: str) -> None:
+    made = world.pool({"sampler": {"name": name}, "num_negatives": 18, "positive": "each"})
+    outside = {
+        (query, positive): {
+            p
+            for p in world.ranking(query)
+            if world.passages[positive] @ world.passages[p] <= world.score(query, p)
+        }
+        for query, positive in POSITIVES
+    }
+    outcome = world.bench.outcome(made)
+    assert outcome.counts["left_out_by_sampler"] == sum(map(len, outside.values())) > 0
+    assert outcome.counts["negatives_filled"] > 0
+    for pair, row in rows(made).items():
+        assert not set(row["passage_index"]) & outside[pair]
+
+
+def test_two_pools_of_one_training_are_drawn_from_independently(world: World) -> None:
+    made = world.pool({"sampler": {"name": "uniform"}, "num_negatives": 5})
+    alone, _ = read_rows(Inputs({"lists": (made,)}), 5, SEED)
+    both, _ = read_rows(Inputs({"lists": (made, made)}), 5, SEED)
+    queries, shared = len(alone), []
+    for epoch in range(50):
+        first, second = (
+            both.batch(np.arange(queries) + at, epoch).negatives.tolist() for at in (0, queries)
+        )
+        assert first == alone.batch(np.arange(queries), epoch).negatives.tolist()
+        shared += [len(set(a) & set(b)) / 5 for a, b in zip(first, second, strict=True)]
+    # 5 of 20, twice.
+    assert np.mean(shared) == pytest.approx(5 / DEPTH, abs=0.05)
+
+
 def test_shards_do_not_matter(world: World) -> None:
     whole = world.bench.given(
         CANDIDATES, {"candidates": [world.wired["candidates"].read("candidates")]}
@@ -479,7 +513,21 @@ def test_without_embeddings_only_what_needs_no_positive(world: World) -> None:
     row = rows(made)[1, 12]
     assert math.isnan(row["positive_score"])
     assert row["positive_rank"] == 0
-    assert "positives_by_rank" not in world.bench.outcome(made).metrics
+    assert row["score"] == [world.score(1, p) for p in row["passage_index"]]
+    metrics = world.bench.outcome(made).metrics
+    assert "positives_by_rank" not in metrics and metrics["effective_share"] == pytest.approx(1)
+    nearly = world.pool(
+        {"sampler": {"name": "softmax", "temperature": 1e6}, "starved": "fill"}, embeddings=None
+    )
+    assert "lower `temperature`" in "".join(world.bench.outcome(nearly).warnings)
+
+
+def test_without_embeddings_what_is_filled_in_has_no_score(world: World) -> None:
+    params = {"sampler": {"name": "uniform"}, "num_negatives": 30, "positive": "each", "depth": 30}
+    for (query, _), row in rows(world.pool(params, embeddings=None)).items():
+        known = [world.score(query, p) for p in world.ranking(query)]
+        assert row["score"][:DEPTH] == known and len(row["score"]) == 30
+        assert np.isnan(row["score"][DEPTH:]).all()
 
 
 @pytest.mark.parametrize(

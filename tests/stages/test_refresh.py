@@ -20,6 +20,7 @@ from pipeline.dag.contract import Inputs, Resources
 from pipeline.methods.refresh import RefreshSchedule
 from pipeline.stages.refresh import PoolRefresher, RefreshFailed
 from pipeline.stages.train_retriever import TrainRetrieverParams
+from pipeline.training.loop import _Run
 from tests.benches import EXACT, LENGTHS, Bench, TinyWorld, contents
 
 # Queries of one split, as a refresh encodes: other queries in a batch would round otherwise.
@@ -114,6 +115,16 @@ def test_each_version_is_what_the_stages_make_of_its_weights(
     shared = [len(new & old) / len(new) for old, new in pairwise(own)]
     assert metrics["overlap_with_previous"] == pytest.approx(sum(shared) / 2)
     assert 0 < metrics["overlap_with_previous"] < 1
+    # What `pool` reports is there of each version: in the journal, and of the last in the outcome.
+    told = [line["pools"] for line in journal(refreshed) if "pools" in line]
+    by_stages = [bench.outcome(pools_of(bench, tiny, after[version])) for version in (1, 2)]
+    assert told == [
+        {"counts": each.counts, "metrics": each.metrics, "warnings": each.warnings}
+        for each in by_stages
+    ]
+    last = {name: value for name, value in metrics.items() if name.startswith("last_")}
+    assert last == {f"last_{name}": value for name, value in by_stages[1].metrics.items()}
+    assert {"last_positives_by_rank", "last_difference_score", "last_effective_size"} <= set(last)
 
 
 def pairs(pools: pa.Table) -> Iterator[tuple[int, int]]:
@@ -176,9 +187,31 @@ def test_a_training_goes_on_from_any_checkpoint(
     assert len(kept) == 2
     for file in kept[-damaged:]:
         file.write_bytes(b"")
-    again = train(other, tiny, tiny.retriever, lists, **params)
+    done = int(kept[-1 - damaged].parent.name.removeprefix("step-")) if damaged == 1 else 0
+    resumed: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Run, "resume", noting(_Run.resume, resumed))
+        again = train(other, tiny, tiny.retriever, lists, **params)
+    assert resumed == [done]
     assert contents(again) == contents(whole)
     assert not [path for path, _ in other.store.walk(again.directory) if "refresh" in path]
+
+
+def noting(resume: Any, done: list[int]) -> Any:
+    def noted(self: Any, moments: Any) -> int:
+        done.append(resume(self, moments))
+        return done[-1]
+
+    return noted
+
+
+def test_a_version_like_the_top_is_warned_of(bench: Bench, tiny: TinyWorld):
+    sharp = {"sampler": {"name": "softmax", "temperature": 1e-6}}
+    lists = pools_of(bench, tiny, tiny.retriever, **sharp)
+    made = train(bench, tiny, tiny.retriever, lists, max_steps=6, refresh={"every": 2, "lag": 0})
+    (warning,) = bench.outcome(made).warnings
+    assert warning.startswith("negatives of step 4 (2 of 2 versions warn): ")
+    assert "hardly differs from `top`" in warning
 
 
 def fail_to_write_the_model(write: Any) -> Any:
