@@ -168,6 +168,7 @@ AR2_RANKER = {
     "schedule": "linear",
 }
 ON_ANSWERS = {"splits": ["validation", "dev", "test"], "compared": "answer@20"}
+ON_MORE_ANSWERS = {**ON_ANSWERS, "answer_depths": [1, 5, 10, 20, 100]}
 ONE_LOGIT = {"head": "cls_logit", "dropout": 0.1}
 PUBLISHED = {
     "rocketqa_msmarco": {
@@ -276,9 +277,15 @@ PUBLISHED = {
             "learning_rate": 2e-4,
             "global_batch_size": 32,
             "max_steps": 60_000,
+            "warmup_ratio": 0.016667,
         },
         "ance_pools_1": {"depth": 200, "num_negatives": 1, "sampler": UNIFORM},
-        "ance_60": {**ANCE, "learning_rate": 1e-6, "part": {"number": 60, "of": 100}},
+        "ance_60": {
+            **ANCE,
+            "learning_rate": 1e-6,
+            "warmup_ratio": 0.005,
+            "part": {"number": 60, "of": 100},
+        },
     },
     "ance_msmarco_doc": {"ance_21": {**ANCE, "learning_rate": 5e-6, "warmup_ratio": 0.003}},
     "ance_nq": {
@@ -289,14 +296,23 @@ PUBLISHED = {
             "global_batch_size": 128,
             "num_train_epochs": 40,
             "learning_rate": 2e-5,
+            "warmup_ratio": 0.07,
             "max_grad_norm": 2.0,
             "optimizer": "adamw",
         },
         "ance_pools_14": {"depth": 100, "num_negatives": 1, "sampler": UNIFORM},
-        "ance_14": {**ANCE, "learning_rate": 1e-5, "global_batch_size": 128},
+        "ance_14": {
+            **ANCE,
+            "learning_rate": 1e-5,
+            "warmup_ratio": 0.001,
+            "global_batch_size": 128,
+        },
         "evaluation": ON_ANSWERS,
     },
-    "ance_triviaqa": {"ance_10": {"learning_rate": 1e-5}, "evaluation": ON_ANSWERS},
+    "ance_triviaqa": {
+        "ance_10": {"learning_rate": 1e-5, "warmup_ratio": 0.001},
+        "evaluation": ON_ANSWERS,
+    },
     "ar2_msmarco": {
         "tokens": {"query_max_len": 32, "passage_max_len": 128},
         "retriever_0": {
@@ -319,11 +335,11 @@ PUBLISHED = {
         },
         "ranker": {**AR2_RANKER, "global_batch_size": 64, "max_steps": 2000},
         "ar2_10": {**AR2, "learning_rate": 1e-5, "ranker_learning_rate": 1e-6},
-        "evaluation": ON_ANSWERS,
+        "evaluation": ON_MORE_ANSWERS,
     },
     "ar2_triviaqa": {
         "ar2_10": {**AR2, "learning_rate": 1e-5, "ranker_learning_rate": 1e-6},
-        "evaluation": ON_ANSWERS,
+        "evaluation": ON_MORE_ANSWERS,
     },
     "simans_ar2_msmarco": {
         "simans_pools_12": {"depth": 200, "num_negatives": 15, "sampler": SIMANS},
@@ -362,6 +378,7 @@ PUBLISHED = {
             "ranker_learning_rate": 1e-6,
             "part": {"number": 15, "of": 15},
         },
+        "evaluation": ON_MORE_ANSWERS,
     },
     "simans_ar2_triviaqa": {
         "simans_pools_5": {"depth": 100, "num_negatives": 15, "sampler": SIMANS},
@@ -372,6 +389,7 @@ PUBLISHED = {
             "ranker_learning_rate": 1e-6,
             "part": {"number": 5, "of": 5},
         },
+        "evaluation": ON_MORE_ANSWERS,
     },
     "simans_industrial": {
         "top_pools": {"depth": 5, "num_negatives": 5},

@@ -17,6 +17,7 @@ SAMPLERS = {
     "uniform": {"sampler": {"name": "uniform"}},
     "top": {"sampler": {"name": "top"}},
     "nearest": {"sampler": {"name": "nearest"}},
+    "softmax": {"sampler": {"name": "softmax", "temperature": 0.05}},
     "SimANS": {"sampler": SPREAD},
     "SimANS, Laplace": {"sampler": {**SPREAD, "name": "simans_laplace"}},
     "SimANS by the positive": {"sampler": {**SPREAD, "name": "doc_sim"}},
