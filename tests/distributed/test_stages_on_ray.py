@@ -207,4 +207,7 @@ def test_sigkill_of_either_side_of_a_refresh_changes_nothing(
     killer.join()
     assert killer.killed is not None
     assert contents(resumed) == contents(refreshed)
+    # Ranks go on from their checkpoint, not from the beginning.
+    again = [note for note in bench.progress.notes if "resumed after step" in note]
+    assert bool(again) == (title == "TrainWorker")
     assert not processes("_CompanionActor")
