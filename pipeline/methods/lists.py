@@ -162,3 +162,15 @@ class PassageLists:
         shift = self.offsets[:-1][rows] - (np.cumsum(lengths) - lengths)
         entries: npt.NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(shift, lengths)
         return entries
+
+
+def places(keys: Integers, wanted: Integers) -> npt.NDArray[np.int64]:
+    """Where each of `wanted` [M] stands among distinct `keys` [N], -1 where it does not: [M]."""
+    if len(keys) == 0:
+        return np.full(len(wanted), -1, np.int64)
+    order = np.argsort(keys)
+    found: npt.NDArray[np.int64] = order[
+        np.searchsorted(keys, wanted, sorter=order).clip(max=len(keys) - 1)
+    ]
+    found[keys[found] != wanted] = -1
+    return found

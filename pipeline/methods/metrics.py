@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.methods.filters import KnownPairs
-from pipeline.methods.lists import PassageLists
+from pipeline.methods.lists import PassageLists, places
 
 # Measures of relevant passages' ranks alone. Others (Judged, SetP, NumRet) also count the unjudged
 # ones at the end of a list, which are not handed on here.
@@ -43,12 +43,9 @@ class Qrels:
         """The relevance of each entry, 0 where it is not judged or negative: [N]."""
         rows = (self.query_indices, self.passage_indices), (lists.queries, lists.passage_indices)
         judged, wanted = (queries.astype(np.int64) << 32 | found for queries, found in rows)
-        order = np.argsort(judged)
-        places = np.searchsorted(judged, wanted, sorter=order).clip(max=max(len(judged) - 1, 0))
+        found = places(judged, wanted)
         grades = np.zeros(len(wanted), np.int32)
-        if len(judged):
-            same = judged[order[places]] == wanted
-            grades[same] = self.relevance[order[places[same]]].clip(min=0)
+        grades[found >= 0] = self.relevance[found[found >= 0]].clip(min=0)
         return grades
 
 

@@ -18,7 +18,7 @@ from pipeline.dag.contract import Progress
 from pipeline.methods import filters
 from pipeline.methods.answers import matching
 from pipeline.methods.filters import KnownPairs
-from pipeline.methods.lists import Floats, Mask, PassageLists
+from pipeline.methods.lists import Floats, Mask, PassageLists, places
 from pipeline.methods.near_copies import near_copies
 from pipeline.methods.negatives import refuse_unscored
 from pipeline.methods.pools import Completed, complete
@@ -210,12 +210,10 @@ def _found_scores(lists: PassageLists, rows: npt.NDArray[np.integer], block: Blo
     """
     wanted = rows[lists.rows].astype(np.int64) << 32 | lists.passage_indices
     own = block.lists.rows.astype(np.int64) << 32 | block.lists.passage_indices
-    # One more than there are, so that there is always a nearest one.
-    keys, scores = np.append(own, -1), np.append(block.scores, np.float32(np.nan))
-    order = np.argsort(keys)
-    at = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(order) - 1)]
-    found: Floats = np.where(keys[at] == wanted, scores[at], np.float32(np.nan))
-    return found
+    found = places(own, wanted)
+    scores: Floats = np.full(len(wanted), np.nan, np.float32)
+    scores[found >= 0] = block.scores[found[found >= 0]]
+    return scores
 
 
 def _scoring(embeddings: Artifact, queries: npt.NDArray[np.integer]) -> Scoring:

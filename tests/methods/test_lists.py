@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.methods.lists import PassageLists
+from pipeline.methods.lists import PassageLists, places
 
 LISTS = PassageLists.from_rows([7, 2, 5], [[3, 1, 2], [], [9, 8]])
 
@@ -56,3 +56,13 @@ def test_malformed_arrays_are_refused():
         LISTS.count(np.zeros(4, dtype=bool))
     with pytest.raises(ValueError, match="NaN"):
         LISTS.ranked(np.full(5, np.nan))
+
+
+@pytest.mark.parametrize("size", [0, 1, 40])
+def test_places_of_keys_are_those_of_a_dictionary(size: int) -> None:
+    draw = np.random.default_rng(size)
+    keys = draw.permutation(100)[:size] - 50
+    wanted = draw.integers(-60, 60, 200)
+    where = {key: place for place, key in enumerate(keys.tolist())}
+    assert places(keys, wanted).tolist() == [where.get(each, -1) for each in wanted.tolist()]
+    assert places(keys, wanted[:0]).tolist() == []
