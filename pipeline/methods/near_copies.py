@@ -18,9 +18,9 @@ def shingles(tokens: Integers, width: int = 5) -> Shingles:
     padded = np.full(max(width, len(tokens)), -1, dtype=np.int64)
     padded[: len(tokens)] = tokens
     runs = np.lib.stride_tricks.sliding_window_view(padded, width).astype(np.uint64)
-    hashes = np.zeros(len(runs), dtype=np.uint64)
+    # FNV-1a, a token in place of a byte. From 0 instead of its basis, padding and the tokens 1, 1 meet.
+    hashes = np.full(len(runs), 0xCBF29CE484222325, dtype=np.uint64)
     for column in runs.T:
-        # FNV-1a, a token in place of a byte.
         hashes = (hashes ^ column) * np.uint64(0x100000001B3)
     return np.unique(hashes)
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.methods.lists import PassageLists
@@ -12,6 +12,7 @@ TOKENS = st.lists(st.integers(0, 5), max_size=20)
 
 
 @given(left=TOKENS, right=TOKENS)
+@example(left=[], right=[1, 1])
 def test_jaccard_equals_that_of_sets_of_runs(left: list[int], right: list[int]) -> None:
     def runs(tokens: list[int]) -> set[tuple[int, ...]]:
         padded = tokens + [-1] * (3 - len(tokens))
