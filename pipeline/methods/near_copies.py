@@ -15,12 +15,13 @@ Shingles = npt.NDArray[np.uint64]
 
 def shingles(tokens: Integers, width: int = 5) -> Shingles:
     """The runs of `width` tokens as sorted, distinct 64-bit hashes; a shorter text is one run."""
-    padded = np.full(max(width, len(tokens)), -1, dtype=np.int64)
-    padded[: len(tokens)] = tokens
+    # Padding as a small number: the complement of all bits, as -1, undoes what a token has done.
+    padded = np.zeros(max(width, len(tokens)), dtype=np.int64)
+    padded[: len(tokens)] = np.asarray(tokens, np.int64) + 1
     runs = np.lib.stride_tricks.sliding_window_view(padded, width).astype(np.uint64)
-    # FNV-1a, a token in place of a byte. From 0 instead of its basis, padding and the tokens 1, 1 meet.
     hashes = np.full(len(runs), 0xCBF29CE484222325, dtype=np.uint64)
     for column in runs.T:
+        # FNV-1a, a token in place of a byte.
         hashes = (hashes ^ column) * np.uint64(0x100000001B3)
     return np.unique(hashes)
 

@@ -35,3 +35,9 @@ def test_near_copies_of_any_positive() -> None:
     positives = PassageLists.from_rows([0, 1], [[1, 5], []])
     found = near_copies(lists, positives, lambda p: np.array(texts[p], np.int32), 0.8)
     assert found.tolist() == [True, False, True, False, False]
+
+
+def test_short_texts_have_hashes_of_their_own() -> None:
+    texts = [[], *([a] for a in range(120)), *([a, b] for a in range(120) for b in range(120))]
+    hashes = [shingles(np.array(text, np.int32), 3).item() for text in texts]
+    assert len(set(hashes)) == len(texts)
