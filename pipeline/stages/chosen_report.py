@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.methods.filters import KnownPairs, window
 from pipeline.methods.lists import Floats, Mask, PassageLists
-from pipeline.stages.score_report import in_bands, points, quantiles, shares_by_band
+from pipeline.stages.embedding_scores import Scoring
+from pipeline.stages.pool_block import Block
+from pipeline.stages.score_report import (
+    compared,
+    comparisons,
+    in_bands,
+    points,
+    quantiles,
+    shares_by_band,
+)
 
 if TYPE_CHECKING:
+    from pipeline.artifacts.reader import Artifact
     from pipeline.stages.tables import Candidates
+
+# A thousand candidates each, and the copies that are made of them, stay far below a gigabyte.
+_QUERIES_AT_ONCE = 4096
 
 
 def measure(
@@ -43,6 +57,53 @@ def measure(
         "negatives_by_rank": shares_by_band(bands, chosen),
         "negative_score": quantiles([points(free.scores[each]) for each in own]),
     }
+
+
+def against_positives(
+    found: Candidates,
+    known: KnownPairs,
+    draws: Sequence[PassageLists],
+    positives: PassageLists,
+    embeddings: Artifact | None,
+) -> dict[str, Any]:
+    """Of the same negatives, how they score beside their query's positives.
+
+    Args:
+        found: the candidates.
+        known: pairs that are never negatives; ranks are counted without them.
+        draws: the negatives, all of them among the candidates.
+        positives: of the queries.
+        embeddings: whose retriever all scores are of; None tells nothing.
+
+    Returns:
+        As `score_report.comparisons`, over all pairs of a positive and a negative of one query.
+
+    Raises:
+        Mismatch: some of the queries were not encoded.
+    """
+    if embeddings is None:
+        return {}
+    chosen = [KnownPairs.of((each.queries, each.passage_indices)) for each in draws]
+    measured = []
+    for first in range(0, len(found.lists), _QUERIES_AT_ONCE):
+        rows = np.arange(first, min(first + _QUERIES_AT_ONCE, len(found.lists)))
+        lists, entries = found.lists.take(rows), found.lists.entries_of(rows)
+        part = replace(found, lists=lists, scores=found.scores[entries], ranker_scores=None)
+        queries = lists.query_indices
+        scoring = Scoring.of(embeddings, queries)
+        block = Block.of(part, None, positives.of(queries), scoring, mean=False)
+        block = block.keep(~known.among(block.lists))
+        own = [each.among(block.lists) for each in chosen]
+        against = np.repeat(block.positive_scores, block.lists.lengths)
+        measured.append(
+            compared(
+                block.positive_scores,
+                block.positive_ranks,
+                np.concatenate([block.scores[each] for each in own]),
+                np.concatenate([against[each] for each in own]),
+            )
+        )
+    return comparisons(measured)
 
 
 def _overlap_with_top(free: PassageLists, own: Mask) -> Floats:

@@ -9,6 +9,7 @@ from pydantic import Field
 from pipeline.artifacts.kinds import (
     CALIBRATION,
     DATASET,
+    EMBEDDINGS,
     SCORED_CANDIDATES,
     TOKENS,
     TRAINING_LISTS,
@@ -50,6 +51,7 @@ class DenoiseParams(Params):
         "tokens": TOKENS,
         "candidates": SCORED_CANDIDATES,
         "calibration": Input((CALIBRATION,), optional=True),
+        "embeddings": Input((EMBEDDINGS,), optional=True),
     },
     output=TRAINING_LISTS,
     draws=True,
@@ -87,6 +89,9 @@ def denoise(
     )
     metrics = chosen_report.measure(
         found, known, [chosen.lists], max(params.depth, params.fill_depth)
+    )
+    metrics |= chosen_report.against_positives(
+        found, known, [chosen.lists], positives, inputs.get("embeddings")
     )
     if params.denoised:
         warnings += cautions.on_probabilities(inputs)

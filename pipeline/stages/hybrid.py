@@ -11,6 +11,7 @@ from pydantic import Field
 from pipeline.artifacts.kinds import (
     CALIBRATION,
     DATASET,
+    EMBEDDINGS,
     SCORED_CANDIDATES,
     TOKENS,
     TRAINING_LISTS,
@@ -94,6 +95,7 @@ class HybridParams(Params):
         "tokens": TOKENS,
         "candidates": SCORED_CANDIDATES,
         "calibration": Input((CALIBRATION,), optional=True),
+        "embeddings": Input((EMBEDDINGS,), optional=True),
     },
     output=TRAINING_LISTS,
     draws=True,
@@ -128,6 +130,9 @@ def hybrid(
     for kind, depth in depths.items():
         draws = [each.negatives for name, each in made if name == kind]
         told = chosen_report.measure(judged.found, judged.known, draws, depth)
+        told |= chosen_report.against_positives(
+            judged.found, judged.known, draws, judged.positives, inputs.get("embeddings")
+        )
         warnings += cautions.on_overlap(told, f"give the {kind} lists more depth, or fewer")
         metrics |= {f"{kind}_{name}": value for name, value in told.items()}
     if params.denoised:

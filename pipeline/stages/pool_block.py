@@ -13,27 +13,11 @@ from pipeline.methods import filters, samplers, weights
 from pipeline.methods.draws import ranks_of_positives
 from pipeline.methods.lists import Floats, Mask, PassageLists
 from pipeline.methods.pools import Pools
+from pipeline.stages.embedding_scores import Indices, Scoring
 
 if TYPE_CHECKING:
     from pipeline.stages.pool_params import FilterParams, SamplerParams
     from pipeline.stages.tables import Candidates
-
-Indices = npt.NDArray[np.integer]
-# (left, right) -> one score a pair; left are query or passage indices, right passage indices.
-Scorer = Callable[[Indices, Indices], Floats]
-
-
-@dataclass(frozen=True, eq=False)
-class Scoring:
-    """The retriever that all scores of a block are from.
-
-    Attributes:
-        of_queries: scores of queries with passages.
-        of_passages: scores of passages with passages.
-    """
-
-    of_queries: Scorer
-    of_passages: Scorer
 
 
 @dataclass(frozen=True, eq=False)

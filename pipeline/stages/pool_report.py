@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pipeline.methods.lists import Floats
 from pipeline.methods.pools import Pools
-from pipeline.stages.score_report import in_bands, points, quantiles, shares_by_band
+from pipeline.stages.score_report import compared, comparisons
 
 
 def measure(
@@ -29,19 +29,12 @@ def measure(
         positive_ranks: [P], 0 where they are not known.
         overlap_with_top: the share of a draw that stands among the best candidates, [P].
     """
-    ranks = positive_ranks[positive_ranks > 0]
     against = np.repeat(positive_scores, pools.lists.lengths)
     return {
         "pools": len(pools),
-        "ranked": len(ranks),
-        "bands": in_bands(ranks),
         "effective_size": float(pools.effective_sizes().sum()),
         "overlap": float(overlap_with_top.sum()),
-        "scores": {
-            "positive": points(positive_scores),
-            "negative": points(scores),
-            "difference": points(scores - against),
-        },
+        **compared(positive_scores, positive_ranks, scores, against),
     }
 
 
@@ -50,7 +43,7 @@ def merged(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         Means over pools: `effective_size`, and `overlap_with_top`; `effective_share`, the effective
-        size per candidate with a score; `positives_by_rank` and the quantiles of `score_report`.
+        size per candidate with a score; and those of `score_report.comparisons`.
     """
     pools = sum(each["pools"] for each in measured)
     if pools == 0:
@@ -63,12 +56,4 @@ def merged(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
     if scored:
         found["effective_share"] = effective / scored
-    ranked = sum(each["ranked"] for each in measured)
-    if ranked:
-        bands = [each["bands"] for each in measured]
-        found["positives_by_rank"] = shares_by_band(bands, ranked)
-    for what in ("positive", "negative", "difference"):
-        told = quantiles([each["scores"][what] for each in measured])
-        if told:
-            found[f"{what}_score"] = told
-    return found
+    return found | comparisons(measured)

@@ -22,10 +22,10 @@ from pipeline.methods.lists import Floats, Mask, PassageLists, places
 from pipeline.methods.near_copies import near_copies
 from pipeline.methods.negatives import refuse_unscored
 from pipeline.methods.pools import Completed, complete
-from pipeline.search.pair_scores import pair_scores
 from pipeline.stages import pool_report, tables
+from pipeline.stages.embedding_scores import Scoring
 from pipeline.stages.measuring import Judgements
-from pipeline.stages.pool_block import Block, Scoring
+from pipeline.stages.pool_block import Block
 from pipeline.stages.pool_params import PoolParams
 
 
@@ -75,7 +75,7 @@ class PoolShard:
             return {}
         queries = found.lists.query_indices
         positives = self._positives.of(queries)
-        scoring = None if task.embeddings is None else _scoring(task.embeddings, queries)
+        scoring = None if task.embeddings is None else Scoring.of(task.embeddings, queries)
         asked = None
         if params.filters.ranker_below is not None:
             asked = tables.probabilities(found, self._made.calibration)
@@ -214,14 +214,3 @@ def _found_scores(lists: PassageLists, rows: npt.NDArray[np.integer], block: Blo
     scores: Floats = np.full(len(wanted), np.nan, np.float32)
     scores[found >= 0] = block.scores[found[found >= 0]]
     return scores
-
-
-def _scoring(embeddings: Artifact, queries: npt.NDArray[np.integer]) -> Scoring:
-    """Scores by the vectors of an Embeddings artifact, for the given queries."""
-    passages = tables.open_passage_vectors(embeddings)
-    order = np.sort(queries)
-    vectors = tables.query_vectors(embeddings, order)
-    return Scoring(
-        lambda left, right: pair_scores(vectors, np.searchsorted(order, left), passages, right),
-        lambda left, right: pair_scores(passages, left, passages, right),
-    )

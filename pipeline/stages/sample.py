@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from pipeline.artifacts.kinds import CANDIDATES, DATASET, TOKENS, TRAINING_LISTS
+from pipeline.artifacts.kinds import CANDIDATES, DATASET, EMBEDDINGS, TOKENS, TRAINING_LISTS
 from pipeline.dag.contract import (
     Context,
     Input,
@@ -74,10 +74,14 @@ class SampleParams(Params):
             return self.fold.mistakes()
         if self.reads_candidates and not wired.get("candidates"):
             return (_needs_candidates(self.source),)
-        if wired.get("candidates") and not self.reads_candidates:
-            why = f"with `source: {self.source}`" if self.num_negatives else "with no negatives"
-            return (unused_input("candidates", f"{why} nothing is drawn from them"),)
-        return ()
+        if self.reads_candidates:
+            return ()
+        why = f"with `source: {self.source}`" if self.num_negatives else "with no negatives"
+        return [
+            unused_input(name, f"{why} nothing is drawn from {whose}")
+            for name, whose in (("candidates", "them"), ("embeddings", "what they find"))
+            if wired.get(name)
+        ]
 
 
 @stage(
@@ -86,6 +90,7 @@ class SampleParams(Params):
         "dataset": DATASET,
         "tokens": TOKENS,
         "candidates": Input((CANDIDATES,), optional=True),
+        "embeddings": Input((EMBEDDINGS,), optional=True),
     },
     output=TRAINING_LISTS,
     draws=True,
@@ -123,6 +128,9 @@ def sample(
     if candidates is not None:
         warnings = cautions.on_short_lists(candidates.lists, params.depth, "depth")
         metrics = chosen_report.measure(candidates, known, [drawn], params.depth)
+        metrics |= chosen_report.against_positives(
+            candidates, known, [drawn], positives, inputs.get("embeddings")
+        )
         if params.source == "candidates":
             warnings += cautions.on_overlap(metrics, "raise `depth` to draw from more of them")
     return Outcome(

@@ -51,6 +51,50 @@ def quantiles(parts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {f"{share:.0%}": float(value) for share, value in zip(_SHOWN, found, strict=True)}
 
 
+def compared(
+    positive_scores: Floats,
+    positive_ranks: npt.NDArray[np.integer],
+    scores: Floats,
+    against: Floats,
+) -> dict[str, Any]:
+    """What `comparisons` needs of a shard's positives and negatives; plain JSON.
+
+    Args:
+        positive_scores: [P], NaN where they are not known.
+        positive_ranks: [P], 0 where they are not known.
+        scores: of negatives, [N].
+        against: the score of each negative's positive, [N].
+    """
+    ranks = positive_ranks[positive_ranks > 0]
+    return {
+        "ranked": len(ranks),
+        "bands": in_bands(ranks),
+        "scores": {
+            "positive": points(positive_scores),
+            "negative": points(scores),
+            "difference": points(scores - against),
+        },
+    }
+
+
+def comparisons(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The metrics of all shards together; what no shard knows is left out.
+
+    Returns:
+        `positives_by_rank`: shares of the ranked ones; `positive_score`, `negative_score` and
+        `difference_score`: quantiles.
+    """
+    found: dict[str, Any] = {}
+    ranked = sum(each["ranked"] for each in measured)
+    if ranked:
+        found["positives_by_rank"] = shares_by_band([each["bands"] for each in measured], ranked)
+    for what in ("positive", "negative", "difference"):
+        told = quantiles([each["scores"][what] for each in measured])
+        if told:
+            found[f"{what}_score"] = told
+    return found
+
+
 def _name(first: int, last: int | None) -> str:
     if last is None:
         return f"{first}+"

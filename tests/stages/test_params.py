@@ -79,8 +79,6 @@ def test_all_wrong_values_of_a_mapping_are_told():
         ("base.params.model=scratch", "wire `dataset`"),
         ("base.inputs.dataset=data", "input 'dataset' is wired and never read"),
         ("lists_0.params.source=top", "source 'top' draws from candidates: wire `candidates`"),
-        ("ranker_lists.params.source=corpus", "input 'candidates' is wired and never read"),
-        ("ranker_lists.params.num_negatives=0", "input 'candidates' is wired and never read"),
         ("lists_2.params.negative_below=0.95", "negative_below 0.95 lies above positive_above"),
         ("retriever_0.resources.workers=3", "3 workers cannot share a global batch of 64 rows"),
     ],
@@ -88,6 +86,13 @@ def test_all_wrong_values_of_a_mapping_are_told():
 def test_what_does_not_fit_together(setting, message):
     (line,) = refused(setting)
     assert line.startswith(f"{DEFAULT}:") and message in line
+
+
+@pytest.mark.parametrize("setting", ["source=corpus", "num_negatives=0"])
+def test_lists_that_draw_from_no_candidates_read_no_input_about_them(setting):
+    found = refused(f"ranker_lists.params.{setting}")
+    for line, name in zip(found, ("candidates", "embeddings"), strict=True):
+        assert line.startswith(f"{DEFAULT}:") and f"input '{name}' is wired and never read" in line
 
 
 def test_sizes_of_a_base_from_scratch_go_together():
